@@ -1,0 +1,97 @@
+"""From the numbers that the encoder emits to the distribution of the code."""
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
+from tensorflow_probability import distributions as tfd
+
+POSTERIORS = ("diagonal", "full")
+
+# Keeps the covariance invertible where the encoder asks for no spread at all.
+MIN_SCALE = 1e-5
+
+
+def num_posterior_parameters(posterior: str, latent_dim: int) -> int:
+    """Return how many numbers the encoder emits for one code.
+
+    Args:
+        posterior: `"diagonal"` (means and standard deviations) or `"full"` (means and a lower-triangular
+            scale).
+        latent_dim: Size of the code.
+
+    Raises:
+        ValueError: If `posterior` is not known.
+
+    Example:
+        >>> num_posterior_parameters("full", 100)
+        5150
+    """
+    _check_posterior(posterior)
+    num_scales = latent_dim if posterior == "diagonal" else latent_dim * (latent_dim + 1) // 2
+    return latent_dim + num_scales
+
+
+def posterior_distribution(parameters: tf.Tensor, posterior: str, latent_dim: int) -> tfd.Distribution:
+    """Return the Gaussian q(z|x) that the encoder's output stands for.
+
+    Any real numbers are valid parameters: standard deviations (the diagonal of the scale, where it is a
+    matrix) go through softplus and are at least 1e-5.
+
+    Args:
+        parameters: Shape `(..., num_posterior_parameters(posterior, latent_dim))`: the mean first.
+        posterior: `"diagonal"` or `"full"`.
+        latent_dim: Size of the code.
+
+    Returns:
+        A TensorFlow Probability distribution with batch shape `(...)` and event shape `(latent_dim,)`, whose
+        `sample`, `log_prob`, `mean` and `entropy` are exact.
+
+    Raises:
+        ValueError: If `posterior` is not known, or the last axis does not fit it.
+
+    Example:
+        >>> posterior_distribution(tf.zeros((4, 6)), "diagonal", latent_dim=3).sample().shape
+        TensorShape([4, 3])
+    """
+    expected = num_posterior_parameters(posterior, latent_dim)
+    if parameters.shape[-1] != expected:
+        raise ValueError(
+            f"A {posterior!r} posterior over {latent_dim} dimensions needs {expected} parameters on the last "
+            f"axis. Received: parameters of shape {tuple(parameters.shape)}"
+        )
+    parameters = tf.cast(parameters, tf.float32)
+    mean, raw_scale = parameters[..., :latent_dim], parameters[..., latent_dim:]
+    if posterior == "diagonal":
+        return tfd.MultivariateNormalDiag(mean, MIN_SCALE + tf.nn.softplus(raw_scale))
+    return tfd.MultivariateNormalTriL(mean, tfb.FillScaleTriL(diag_shift=MIN_SCALE).forward(raw_scale))
+
+
+def raw_posterior_scales(scales: np.ndarray, posterior: str) -> np.ndarray:
+    """Return the raw parameters, behind the mean, that give uncorrelated dimensions these scales.
+
+    Args:
+        scales: Standard deviations, shape `(latent_dim,)`, above 1e-5.
+        posterior: `"diagonal"` or `"full"`.
+
+    Returns:
+        Shape `(num_posterior_parameters(posterior, latent_dim) - latent_dim,)`.
+
+    Raises:
+        ValueError: If `posterior` is not known.
+
+    Example:
+        >>> raw = raw_posterior_scales(np.array([0.5, 2.0]), "diagonal")
+        >>> np.round(np.logaddexp(0, raw), 3).tolist()
+        [0.5, 2.0]
+    """
+    _check_posterior(posterior)
+    scales = np.asarray(scales, np.float64) - MIN_SCALE
+    raw = scales + np.log(-np.expm1(-scales))
+    if posterior == "diagonal":
+        return raw
+    return tfb.FillTriangular().inverse(tf.constant(np.diag(raw))).numpy()
+
+
+def _check_posterior(posterior: str) -> None:
+    if posterior not in POSTERIORS:
+        raise ValueError(f"`posterior` must be one of {POSTERIORS}. Received: posterior={posterior!r}")

@@ -1,0 +1,211 @@
+"""The trainable Gaussian-mixture prior over codes."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+
+def stateless_seed(seed: int | None, generator: keras.random.SeedGenerator) -> tf.Tensor:
+    """Return the two-integer seed with which TensorFlow Probability draws the same numbers every time.
+
+    Args:
+        seed: An integer for a draw that repeats, or None for the next draw of `generator`.
+        generator: The `keras.random.SeedGenerator` that is asked when there is no seed.
+
+    Returns:
+        An int32 tensor of shape `(2,)`.
+
+    Raises:
+        ValueError: If `seed` is a negative number or no integer.
+    """
+    if seed is None:
+        return tf.cast(generator.next(), tf.int32)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"`seed` must be None or an integer of 0 or more. Received: seed={seed!r}")
+    return tf.constant([seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF], tf.int32)
+
+
+@keras.saving.register_keras_serializable(package="spectrovae")
+class GaussianMixturePrior(keras.layers.Layer):
+    """A mixture of diagonal Gaussians with trainable means and scales.
+
+    The density of a code is `sum_k w_k N(z; mean_k, diag(scale_k ** 2))`: one component is chosen for the
+    whole code, never one for each dimension. Calling the layer gives the log density. The layer computes in
+    float32 whatever the global dtype policy, since log densities need it.
+
+    Args:
+        num_components: Number of Gaussians, 1 or more.
+        learn_weights: Whether the mixing weights are trained as well. They are uniform and fixed otherwise,
+            as in the classic model.
+        min_scale: Floor of the standard deviations, in units of the code. It keeps a component from
+            collapsing onto one code, where its density would grow without bound.
+        seed: Integer that makes the initial means and the draws of `sample` repeat.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Input shape:
+        `(..., latent_dim)`.
+
+    Output shape:
+        `(...)`: log densities in nats.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> prior = GaussianMixturePrior(num_components=3, seed=0)
+        >>> codes = prior.sample(4, seed=1) if prior.built else keras.ops.zeros((4, 2))
+        >>> prior(codes).shape
+        TensorShape([4])
+        >>> prior.responsibilities(codes).shape
+        TensorShape([4, 3])
+    """
+
+    built: bool
+
+    def __init__(
+        self,
+        num_components: int,
+        learn_weights: bool = False,
+        min_scale: float = 1e-3,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        if not isinstance(num_components, (int, np.integer)) or num_components < 1:
+            raise ValueError(
+                f"`num_components` must be an integer of 1 or more. Received: num_components={num_components!r}"
+            )
+        if not min_scale > 0:
+            raise ValueError(f"`min_scale` must be above 0. Received: min_scale={min_scale!r}")
+        self.num_components = int(num_components)
+        self.learn_weights = learn_weights
+        self.min_scale = min_scale
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the weights for codes of shape `(..., latent_dim)`."""
+        latent_dim = input_shape[-1]
+        shape = (self.num_components, latent_dim)
+        self.means = self.add_weight(
+            shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0, seed=self.seed), name="means"
+        )
+        self.raw_scales = self.add_weight(
+            shape=shape, initializer=keras.initializers.Constant(self._to_raw_scale(1.0)), name="raw_scales"
+        )
+        self.logits = self.add_weight(
+            shape=(self.num_components,), initializer="zeros", trainable=self.learn_weights, name="logits"
+        )
+
+    def call(self, codes: tf.Tensor) -> tf.Tensor:
+        """Return the log density of `codes`, in nats."""
+        return self.log_prob(codes)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Drop the latent axis."""
+        return tuple(input_shape[:-1])
+
+    @property
+    def scales(self) -> tf.Tensor:
+        """Standard deviations, shape `(num_components, latent_dim)`, at least `min_scale`."""
+        return self.min_scale + tf.nn.softplus(tf.convert_to_tensor(self.raw_scales))
+
+    @property
+    def mixing_weights(self) -> tf.Tensor:
+        """Probabilities of the components, shape `(num_components,)`."""
+        return tf.nn.softmax(tf.convert_to_tensor(self.logits))
+
+    def distribution(self, temperature: float = 1.0) -> tfd.MixtureSameFamily:
+        """Return the mixture as a fresh distribution, so that gradients reach the weights of today.
+
+        Args:
+            temperature: Factor on the standard deviations: below 1 nearer to the means, 0 the means.
+        """
+        return tfd.MixtureSameFamily(
+            tfd.Categorical(logits=tf.convert_to_tensor(self.logits)),
+            tfd.MultivariateNormalDiag(tf.convert_to_tensor(self.means), self.scales * temperature),
+        )
+
+    def log_prob(self, codes: tf.Tensor) -> tf.Tensor:
+        """Return the log density of codes of shape `(..., latent_dim)` in nats, shape `(...)`."""
+        self._build_for(codes)
+        return self.distribution().log_prob(codes)
+
+    def responsibilities(self, codes: tf.Tensor) -> tf.Tensor:
+        """Return the probability that each component made each code, shape `(..., num_components)`."""
+        self._build_for(codes)
+        return self.distribution().posterior_marginal(codes).probs_parameter()
+
+    def sample(
+        self,
+        num_samples: int,
+        component: int | None = None,
+        seed: int | None = None,
+        temperature: float = 1.0,
+    ) -> tf.Tensor:
+        """Draw codes.
+
+        Args:
+            num_samples: Number of codes.
+            component: Index of the one component to draw from, or None to draw from the mixture.
+            seed: Integer for a draw that repeats, or None for a new draw each time.
+            temperature: Factor on the standard deviations, 0 or more.
+
+        Returns:
+            A float32 tensor of shape `(num_samples, latent_dim)`.
+
+        Raises:
+            ValueError: If an argument is out of its range, or the layer has not seen a code yet.
+        """
+        if not self.built:
+            raise ValueError("The prior does not know its `latent_dim` yet. Call it on codes, or build it, first.")
+        if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
+            raise ValueError(f"`num_samples` must be an integer of 1 or more. Received: num_samples={num_samples!r}")
+        if not temperature >= 0:
+            raise ValueError(f"`temperature` must be 0 or more. Received: temperature={temperature!r}")
+        pair = stateless_seed(seed, self.seed_generator)
+        if component is None:
+            return self.distribution(temperature).sample(num_samples, seed=pair)
+        if component not in range(self.num_components):
+            raise ValueError(
+                f"`component` must be an integer from 0 to {self.num_components - 1}, or None for the whole "
+                f"mixture. Received: component={component!r}"
+            )
+        scales = self.scales[component] * temperature
+        return tfd.MultivariateNormalDiag(self.means[component], scales).sample(num_samples, seed=pair)
+
+    def assign_mixture(self, means: np.ndarray, scales: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Set the mixture to one that was fitted elsewhere.
+
+        Args:
+            means: Shape `(num_components, latent_dim)`.
+            scales: Standard deviations of the same shape; those under the floor are raised to it.
+            weights: Shape `(num_components,)`, positive. Used where the weights are learned; the mixture
+                stays uniform where they are fixed.
+        """
+        self.means.assign(means)
+        self.raw_scales.assign(self._to_raw_scale(np.asarray(scales)))
+        if weights is not None and self.learn_weights:
+            self.logits.assign(np.log(np.maximum(weights, 1e-6)))
+
+    def get_config(self) -> dict:
+        """Return the arguments of the layer."""
+        return super().get_config() | {
+            "num_components": self.num_components,
+            "learn_weights": self.learn_weights,
+            "min_scale": self.min_scale,
+            "seed": self.seed,
+        }
+
+    def _build_for(self, codes: tf.Tensor) -> None:
+        if not self.built:
+            self.build(tuple(codes.shape))
+            self.built = True
+
+    def _to_raw_scale(self, scales: np.ndarray | float) -> np.ndarray:
+        # The inverse of softplus, in float64 since small scales cancel.
+        above_floor = np.maximum(np.asarray(scales, np.float64) - self.min_scale, 1e-6)
+        return above_floor + np.log(-np.expm1(-above_floor))

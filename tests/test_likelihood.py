@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from spectrovae.likelihood import (
+    LIKELIHOODS,
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    GaussianLikelihood,
+    get_likelihood,
+)
+
+tfd = tfp.distributions
+GENERATOR = np.random.default_rng(0)
+WINDOWS = GENERATOR.uniform(size=(3, 4, 5, 1)).astype(np.float32)
+PARAMETERS = GENERATOR.normal(size=(3, 4, 5, 1)).astype(np.float32)
+
+
+def test_gaussian_is_that_of_scipy():
+    likelihood = GaussianLikelihood(initial_scale=0.2)
+    expected = scipy.stats.norm(PARAMETERS, 0.2).logpdf(WINDOWS).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(likelihood.log_prob(PARAMETERS, WINDOWS), expected, rtol=1e-4)
+    np.testing.assert_allclose(likelihood(PARAMETERS), PARAMETERS)
+
+
+def test_a_scale_for_each_pixel_is_used_there():
+    likelihood = GaussianLikelihood(per_pixel=True, min_scale=0.01, initial_scale=0.1)
+    raw = GENERATOR.normal(size=WINDOWS.shape)
+    scales = 0.01 + np.logaddexp(0, raw)
+    channels = np.concatenate([PARAMETERS, raw - likelihood.raw_scale.numpy()], axis=-1).astype(np.float32)
+    np.testing.assert_allclose(likelihood.scale(channels), scales, rtol=1e-4)
+    expected = scipy.stats.norm(PARAMETERS, scales).logpdf(WINDOWS).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(likelihood.log_prob(channels, WINDOWS), expected, rtol=1e-4)
+    np.testing.assert_allclose(likelihood.mean(channels), PARAMETERS)
+
+
+def test_bernoulli_is_that_of_tfp():
+    likelihood = BernoulliLikelihood()
+    theirs = tfd.Independent(tfd.Bernoulli(logits=PARAMETERS), 3)
+    np.testing.assert_allclose(
+        likelihood.log_prob(PARAMETERS, np.round(WINDOWS)), theirs.log_prob(np.round(WINDOWS)), rtol=1e-5
+    )
+    np.testing.assert_allclose(likelihood.mean(PARAMETERS), theirs.mean(), rtol=1e-5)
+
+
+def test_bernoulli_is_bounded_by_the_entropy_of_the_grey_values():
+    logits = np.log(WINDOWS / (1 - WINDOWS))
+    best = BernoulliLikelihood().log_prob(logits, WINDOWS)
+    entropy = scipy.stats.bernoulli(WINDOWS.astype(np.float64)).entropy().sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(best, -entropy, rtol=1e-4)
+    assert np.less(BernoulliLikelihood().log_prob(PARAMETERS, WINDOWS), best).all()
+
+
+def test_continuous_bernoulli_is_that_of_tfp():
+    likelihood = ContinuousBernoulliLikelihood(max_logit=1e4)
+    logits = np.linspace(-8, 8, 60, dtype=np.float32).reshape(WINDOWS.shape)
+    theirs = tfd.ContinuousBernoulli(logits=logits.astype(np.float64))
+    np.testing.assert_allclose(
+        likelihood.pixel_log_prob(logits, WINDOWS), theirs.log_prob(WINDOWS.astype(np.float64)), atol=1e-4
+    )
+    np.testing.assert_allclose(likelihood.mean(logits), theirs.mean(), atol=1e-4)
+
+
+@pytest.mark.parametrize("logit", [-90.0, -20.0, -0.021, -0.019, 0.0, 1e-4, 0.019, 0.021, 20.0, 90.0])
+def test_continuous_bernoulli_integrates_to_one(logit):
+    likelihood = ContinuousBernoulliLikelihood(max_logit=1e4)
+    grid = np.linspace(0, 1, 20_001, dtype=np.float32)
+    density = np.exp(likelihood.pixel_log_prob(tf.fill(grid.shape, logit), grid).numpy().astype(np.float64))
+    assert np.trapezoid(density, grid) == pytest.approx(1, abs=2e-3)
+    mean = float(likelihood.mean(tf.constant(logit)))
+    assert np.trapezoid(density * grid, grid) == pytest.approx(mean, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_log_prob_is_finite_with_finite_gradients_at_the_ends(name):
+    likelihood = get_likelihood(name)
+    for pixel in (0.0, 1.0):
+        for parameter in (-1e3, 0.0, 1e3):
+            parameters = tf.Variable(tf.fill((1, 1, 1, likelihood.num_channels), parameter))
+            with tf.GradientTape() as tape:
+                log_prob = likelihood.log_prob(parameters, tf.fill((1, 1, 1, 1), pixel))
+            assert np.isfinite(log_prob).all()
+            assert np.isfinite(tape.gradient(log_prob, parameters)).all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_log_prob_sums_over_the_window(name):
+    likelihood = get_likelihood(name)
+    parameters = np.repeat(PARAMETERS, likelihood.num_channels, axis=-1)
+    pixels = likelihood.pixel_log_prob(parameters, WINDOWS)
+    assert pixels.shape == WINDOWS.shape
+    np.testing.assert_allclose(likelihood.log_prob(parameters, WINDOWS), np.sum(pixels, axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_errors_say_what_came():
+    with pytest.raises(ValueError, match="likelihood='poisson'"):
+        get_likelihood("poisson")
+    with pytest.raises(ValueError, match="min_scale=0.5"):
+        GaussianLikelihood(min_scale=0.5, initial_scale=0.1)
+    with pytest.raises(ValueError, match="max_logit=0"):
+        ContinuousBernoulliLikelihood(max_logit=0)
+
+
+def test_a_layer_is_taken_as_it_is():
+    layer = GaussianLikelihood()
+    assert get_likelihood(layer) is layer

@@ -1,0 +1,147 @@
+import keras
+import numpy as np
+import pytest
+import sklearn.mixture
+import tensorflow as tf
+
+from spectrovae.prior import GaussianMixturePrior
+
+
+@pytest.fixture
+def codes() -> np.ndarray:
+    generator = np.random.default_rng(1)
+    centres = np.array([[0, 3, 0], [2, -1, 1], [-2, 0, -3]])
+    return (centres[generator.integers(3, size=400)] + generator.normal(size=(400, 3))).astype(np.float32)
+
+
+@pytest.fixture
+def fitted(codes):
+    """The mixture of scikit-learn and ours with its parameters."""
+    theirs = sklearn.mixture.GaussianMixture(3, covariance_type="diag", random_state=0).fit(codes)
+    ours = GaussianMixturePrior(3, learn_weights=True)
+    ours.build(codes.shape)
+    ours.assign_mixture(theirs.means_, np.sqrt(theirs.covariances_), theirs.weights_)
+    return theirs, ours
+
+
+def test_log_prob_is_that_of_scikit_learn(fitted, codes):
+    theirs, ours = fitted
+    np.testing.assert_allclose(ours.log_prob(codes), theirs.score_samples(codes), rtol=1e-5)
+    np.testing.assert_allclose(ours(codes), theirs.score_samples(codes), rtol=1e-5)
+
+
+def test_responsibilities_are_those_of_scikit_learn(fitted, codes):
+    theirs, ours = fitted
+    np.testing.assert_allclose(ours.responsibilities(codes), theirs.predict_proba(codes), atol=1e-5)
+
+
+def test_samples_have_the_moments_of_the_mixture(fitted):
+    theirs, ours = fitted
+    samples = ours.sample(20_000, seed=3).numpy()
+    np.testing.assert_allclose(samples.mean(axis=0), theirs.weights_ @ theirs.means_, atol=0.06)
+    one = ours.sample(20_000, component=1, seed=3).numpy()
+    np.testing.assert_allclose(one.mean(axis=0), theirs.means_[1], atol=0.05)
+    np.testing.assert_allclose(one.std(axis=0), np.sqrt(theirs.covariances_[1]), rtol=0.03)
+
+
+def test_density_integrates_to_one():
+    prior = GaussianMixturePrior(4, seed=2)
+    grid = np.linspace(-8, 8, 161, dtype=np.float32)
+    points = np.stack(np.meshgrid(grid, grid), axis=-1)
+    total = np.exp(prior.log_prob(points)).sum() * (grid[1] - grid[0]) ** 2
+    assert total == pytest.approx(1, abs=1e-3)
+
+
+def test_temperature_scales_the_spread(fitted):
+    _, ours = fitted
+    np.testing.assert_allclose(
+        ours.sample(5, component=0, seed=1, temperature=0), np.tile(ours.means[0], (5, 1)), atol=1e-6
+    )
+    hot, cold = (ours.sample(2000, component=0, seed=1, temperature=t).numpy().std() for t in (2.0, 0.5))
+    assert hot > cold
+
+
+def test_draws_repeat_with_their_seed(fitted):
+    _, prior = fitted
+    np.testing.assert_array_equal(prior.sample(5, seed=7), prior.sample(5, seed=7))
+    assert not np.array_equal(prior.sample(5, seed=7), prior.sample(5, seed=8))
+    assert not np.array_equal(prior.sample(5), prior.sample(5))
+
+
+@pytest.mark.parametrize("learn_weights", [False, True])
+def test_gradients_reach_what_is_trained(codes, learn_weights):
+    prior = GaussianMixturePrior(3, learn_weights=learn_weights, seed=0)
+    with tf.GradientTape() as tape:
+        loss = -tf.reduce_mean(prior(codes))
+    gradients = tape.gradient(loss, prior.trainable_variables)
+    assert len(gradients) == 2 + learn_weights
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients)
+
+
+def test_training_finds_the_mixture(codes, fitted):
+    theirs, _ = fitted
+    prior = GaussianMixturePrior(3, learn_weights=True, seed=0)
+    prior.build(codes.shape)
+    optimizer = keras.optimizers.Adam(0.05)
+    optimizer.build(prior.trainable_variables)
+    before = float(tf.reduce_mean(prior(codes)))
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(prior.log_prob(codes))
+        optimizer.apply(tape.gradient(loss, prior.trainable_variables), prior.trainable_variables)
+
+    for _ in range(150):
+        step()
+    after = float(tf.reduce_mean(prior(codes)))
+    assert after > before + 0.3
+    assert after > theirs.score(codes) - 0.3
+
+
+def test_scales_stay_above_their_floor():
+    prior = GaussianMixturePrior(2, min_scale=0.1)
+    prior.build((None, 2))
+    prior.assign_mixture(np.zeros((2, 2)), np.array([[1e-9, 0.5], [0.1, 2.0]]))
+    np.testing.assert_allclose(prior.scales, [[0.1, 0.5], [0.1, 2.0]], atol=1e-5)
+
+
+def test_fixed_weights_stay_uniform():
+    prior = GaussianMixturePrior(2)
+    prior.build((None, 2))
+    prior.assign_mixture(np.zeros((2, 2)), np.ones((2, 2)), np.array([0.9, 0.1]))
+    np.testing.assert_allclose(prior.mixing_weights, [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_components": 0}, "num_components=0"),
+        ({"num_components": 2.5}, "num_components=2.5"),
+        ({"num_components": 2, "min_scale": 0.0}, "min_scale=0.0"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixturePrior(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_samples": 0}, "num_samples=0"),
+        ({"num_samples": 1, "component": 3}, "from 0 to 2.*component=3"),
+        ({"num_samples": 1, "component": -1}, "component=-1"),
+        ({"num_samples": 1, "temperature": -1.0}, "temperature=-1.0"),
+        ({"num_samples": 1, "seed": -1}, "seed=-1"),
+        ({"num_samples": 1, "seed": 0.5}, "seed=0.5"),
+    ],
+)
+def test_bad_draws_are_named(fitted, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fitted[1].sample(**arguments)
+
+
+def test_sampling_before_building_says_what_to_do():
+    with pytest.raises(ValueError, match="latent_dim"):
+        GaussianMixturePrior(2).sample(1)
