@@ -1,0 +1,103 @@
+"""The networks from a window to the parameters of its posterior."""
+
+import itertools
+
+import keras
+from keras import layers
+
+from spectrovae.blocks import convolution_block, kernel_initializer
+from spectrovae.posterior import num_posterior_parameters
+
+ARCHITECTURES = ("temporal", "classic")
+
+
+def build_encoder(
+    input_shape: tuple[int, ...],
+    latent_dim: int,
+    architecture: str = "temporal",
+    posterior: str = "diagonal",
+    depth: int = 6,
+    seed: int = 0,
+) -> keras.Model:
+    """Build the network whose output `posterior_distribution` turns into q(z|x).
+
+    `"temporal"` averages the window over 2 ** depth frames, keeps the frequencies whole, and is linear in the mean
+    of the code. Deeper encoders were measured: held-out music did not gain from them beside the linear optimum.
+    `"classic"` is the two-dimensional convolution network of the reference model.
+
+    Args:
+        input_shape: `(bins, frames, 1)`.
+        latent_dim: Size of the code.
+        architecture: `"temporal"` or `"classic"`.
+        posterior: `"diagonal"` or `"full"`.
+        depth: How often the temporal network halves the number of frames.
+        seed: Integer that decides all initial weights.
+
+    Returns:
+        A functional model from `(batch, bins, frames, 1)` to `(batch, num_posterior_parameters)`.
+
+    Raises:
+        ValueError: If an argument is not known or the frames can't be halved `depth` times.
+
+    Example:
+        >>> build_encoder((64, 64, 1), latent_dim=8, depth=3).output_shape
+        (None, 16)
+    """
+    check_network(input_shape, architecture, depth)
+    inputs = keras.Input(input_shape, name="windows", dtype="float32")
+    build = {"temporal": _temporal_parameters, "classic": _classic_parameters}[architecture]
+    outputs = build(inputs, latent_dim, posterior, depth, seed)
+    return keras.Model(inputs, outputs, name="encoder")
+
+
+def check_network(input_shape: tuple[int, ...], architecture: str, depth: int) -> None:
+    """Raise a ValueError unless a network of this architecture and depth fits windows of this shape."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"`architecture` must be one of {ARCHITECTURES}. Received: architecture={architecture!r}")
+    if len(input_shape) != 3 or input_shape[-1] != 1 or any(size < 1 for size in input_shape):
+        raise ValueError(f"`input_shape` must be (bins, frames, 1). Received: input_shape={input_shape!r}")
+    if depth < 1:
+        raise ValueError(f"The depth must be 1 or more. Received: depth={depth!r}")
+    axes = {"frames": input_shape[1]} | ({"bins": input_shape[0]} if architecture == "classic" else {})
+    for axis, size in axes.items():
+        if size % 2**depth:
+            raise ValueError(
+                f"A network of depth {depth} halves its grid {depth} times, so the number of {axis} must be a "
+                f"multiple of {2**depth}. Received: input_shape={input_shape!r}. Choose a smaller depth."
+            )
+
+
+def _temporal_parameters(
+    inputs: keras.KerasTensor, latent_dim: int, posterior: str, depth: int, seed: int
+) -> keras.KerasTensor:
+    bins, frames, _ = inputs.shape[1:]
+    sequence = layers.Permute((2, 1), name="frames_first")(layers.Reshape((bins, frames))(inputs))
+    steps = layers.AveragePooling1D(2**depth, name="linear_pooling", dtype="float32")(sequence)
+    mean = layers.Dense(
+        latent_dim, kernel_initializer=keras.initializers.GlorotUniform(seed), name="linear_mean", dtype="float32"
+    )(layers.Flatten(dtype="float32")(steps))
+    # Starts the same for all windows, as in the linear optimum.
+    raw_scales = layers.Dense(
+        num_posterior_parameters(posterior, latent_dim) - latent_dim,
+        kernel_initializer="zeros",
+        name="raw_scales",
+        dtype="float32",
+    )(layers.GlobalAveragePooling1D(dtype="float32")(steps))
+    return layers.Concatenate(name="parameters", dtype="float32")([mean, raw_scales])
+
+
+def _classic_parameters(
+    inputs: keras.KerasTensor, latent_dim: int, posterior: str, depth: int, seed: int
+) -> keras.KerasTensor:
+    seeds = itertools.count(seed)
+    hidden = convolution_block(inputs, 32, 4, seeds, strides=2)
+    hidden = convolution_block(hidden, 64, 4, seeds, strides=2)
+    hidden = layers.MaxPooling2D(2, padding="same")(hidden)
+    for filters in (128, 256, 256):
+        hidden = convolution_block(hidden, filters, 4, seeds, strides=2)
+    return layers.Dense(
+        num_posterior_parameters(posterior, latent_dim),
+        kernel_initializer=kernel_initializer(seeds),
+        name="parameters",
+        dtype="float32",
+    )(layers.Flatten()(hidden))

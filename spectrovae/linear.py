@@ -1,0 +1,166 @@
+"""Probabilistic PCA of a data set: the linear optimum that `adapt` gives a model as its start."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import sklearn.decomposition
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearOptimum:
+    """The linear variational autoencoder of greatest likelihood, in closed form.
+
+    Tipping and Bishop, "Probabilistic principal component analysis" (JRSS B, 1999); Lucas et al., "Don't blame
+    the ELBO!" (NeurIPS 2019). Windows are averaged over `pool_size` frames, to `num_steps` steps, since what
+    that throws away does not generalise to other music. With P the pool size, `u_i` the principal directions
+    of the averaged windows and P times their variance `lambda_i`, and `s2` the mean squared residual of the
+    full windows,
+
+        z_i = sqrt(P (lambda_i - s2)) / lambda_i * u_i . (averaged window - mean),   variance s2 / lambda_i,
+        window = interpolated (mean + sum_i u_i * sqrt((lambda_i - s2) / P) * z_i).
+
+    Directions with `lambda_i` below `s2` are left to the prior.
+
+    Attributes:
+        mean: Mean averaged window, shape `(num_steps * bins,)`.
+        directions: Orthonormal rows, shape `(latent_dim, num_steps * bins)`.
+        variances: `lambda_i`, descending, shape `(latent_dim,)`.
+        noise_variance: `s2`, in squared pixel units.
+        residual_scales: Root mean square residual at each frequency, shape `(bins,)`, in pixel units.
+        pool_size: Number of frames that are averaged.
+        num_windows: Number of windows that this was fitted to.
+    """
+
+    mean: np.ndarray
+    directions: np.ndarray
+    variances: np.ndarray
+    noise_variance: float
+    residual_scales: np.ndarray
+    pool_size: int
+    num_windows: int
+
+    @property
+    def signal_variances(self) -> np.ndarray:
+        """`lambda_i - s2`, not below 0: what the code explains, shape `(latent_dim,)`."""
+        return np.maximum(self.variances - self.noise_variance, 0.0)
+
+    @property
+    def encoder_kernel(self) -> np.ndarray:
+        """Map from averaged windows to mean codes, shape `(num_steps * bins, latent_dim)`."""
+        gains = np.sqrt(self.pool_size * self.signal_variances) / np.maximum(self.variances, self.noise_variance)
+        return self.directions.T * gains
+
+    @property
+    def encoder_bias(self) -> np.ndarray:
+        """What centres the codes, shape `(latent_dim,)`."""
+        return -self.mean @ self.encoder_kernel
+
+    @property
+    def decoder_kernel(self) -> np.ndarray:
+        """Map from codes to averaged windows around the mean, shape `(latent_dim, num_steps * bins)`."""
+        return self.directions * np.sqrt(self.signal_variances / self.pool_size)[:, None]
+
+    @property
+    def posterior_scales(self) -> np.ndarray:
+        """Standard deviations of q(z|x), at most 1, shape `(latent_dim,)`."""
+        return np.sqrt(self.noise_variance / np.maximum(self.variances, self.noise_variance))
+
+
+def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:
+    """Average windows over time.
+
+    Args:
+        windows: Shape `(batch, bins, frames, 1)`.
+        pool_size: Number of frames to average, a divisor of `frames`.
+
+    Returns:
+        Shape `(batch, frames / pool_size, bins)`: time first, as the temporal networks see it.
+    """
+    batch, bins, frames, _ = windows.shape
+    return windows.reshape(batch, bins, frames // pool_size, pool_size).mean(axis=-1).swapaxes(1, 2)
+
+
+def interpolate_frames(steps: np.ndarray, pool_size: int) -> np.ndarray:
+    """Undo `average_frames` as far as it goes: linear interpolation between the middles of the steps.
+
+    Args:
+        steps: Shape `(batch, num_steps, bins)`.
+        pool_size: Number of frames of a step.
+
+    Returns:
+        Windows of shape `(batch, bins, num_steps * pool_size, 1)`.
+    """
+    num_steps = steps.shape[1]
+    middles = (np.arange(num_steps) + 0.5) * pool_size - 0.5
+    frames = np.arange(num_steps * pool_size)
+    weights = np.stack([np.interp(frames, middles, row) for row in np.eye(num_steps)], axis=1)
+    return np.einsum("fs,nsb->nbf", weights.astype(steps.dtype), steps)[..., None]
+
+
+def fit_linear_optimum(
+    batches: Iterable[np.ndarray],
+    latent_dim: int,
+    pool_size: int,
+    time_reversal: bool = False,
+    num_residual_windows: int = 128,
+    seed: int | None = None,
+) -> LinearOptimum:
+    """Fit probabilistic PCA to a stream of windows.
+
+    Memory holds the averaged windows and a random sample of full ones, no more.
+
+    Args:
+        batches: Arrays of shape `(batch, bins, frames, 1)`.
+        latent_dim: Number of directions. Where there are fewer windows, the rest carry nothing.
+        pool_size: Number of frames to average.
+        time_reversal: Whether to use every averaged window backwards as well: twice the data for the directions.
+        num_residual_windows: Number of full windows on which the residual is measured.
+        seed: Integer that makes the sample and the randomised decomposition repeat.
+
+    Raises:
+        ValueError: If there are fewer than two windows.
+    """
+    generator = np.random.default_rng(seed)
+    averaged: list[np.ndarray] = []
+    reservoir: list[np.ndarray] = []
+    num_seen = 0
+    for batch in batches:
+        steps = average_frames(np.asarray(batch), pool_size)
+        averaged += [steps, steps[:, ::-1]] if time_reversal else [steps]
+        for window in np.asarray(batch):
+            num_seen += 1
+            if len(reservoir) < num_residual_windows:
+                reservoir.append(window)
+            elif (place := generator.integers(num_seen)) < num_residual_windows:
+                reservoir[place] = window
+    if num_seen < 2:
+        raise ValueError(f"The linear start needs at least 2 windows. Received: {num_seen}")
+    features = np.concatenate(averaged).reshape(-1, averaged[0][0].size)
+    del averaged
+    # Fewer than three power iterations lose directions.
+    pca = sklearn.decomposition.PCA(
+        min(latent_dim, *features.shape),
+        copy=False,
+        svd_solver="randomized",
+        iterated_power=3,
+        random_state=seed,
+    ).fit(features)
+    num_missing = latent_dim - pca.n_components_
+    directions = np.pad(pca.components_, ((0, num_missing), (0, 0)))
+
+    full = np.stack(reservoir)
+    centred = average_frames(full, pool_size).reshape(len(full), -1) - pca.mean_
+    restored = pca.mean_ + centred @ directions.T @ directions
+    restored = restored.reshape(len(full), -1, full.shape[1])
+    squares = np.square(full - interpolate_frames(restored, pool_size))
+    share_left = 1 - min(latent_dim, full[0].size - 1) / full[0].size
+    return LinearOptimum(
+        mean=pca.mean_,
+        directions=directions,
+        variances=np.pad(pool_size * pca.explained_variance_, (0, num_missing)),
+        noise_variance=max(float(squares.mean()) / share_left, 1e-8),
+        residual_scales=np.sqrt(squares.mean(axis=(0, 2, 3))),
+        pool_size=pool_size,
+        num_windows=num_seen,
+    )

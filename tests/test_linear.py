@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import sklearn.decomposition
+from keras import layers
+
+from spectrovae.linear import average_frames, fit_linear_optimum, interpolate_frames
+
+
+def test_averaging_is_that_of_keras(windows):
+    sequence = windows[..., 0].swapaxes(1, 2)
+    np.testing.assert_allclose(average_frames(windows, 4), layers.AveragePooling1D(4)(sequence), rtol=1e-5, atol=1e-6)
+
+
+def test_interpolation_is_that_of_keras(windows):
+    steps = average_frames(windows, 4)
+    theirs = layers.UpSampling2D((4, 1), interpolation="bilinear")(steps[:, :, None, :])
+    np.testing.assert_allclose(interpolate_frames(steps, 4)[..., 0].swapaxes(1, 2), theirs[:, :, 0], atol=1e-5)
+
+
+def test_interpolation_undoes_averaging_of_what_is_linear_in_time():
+    ramp = np.broadcast_to(np.linspace(0, 1, 32), (1, 3, 32))[..., None]
+    restored = interpolate_frames(average_frames(ramp, 4), 4)
+    np.testing.assert_allclose(restored[:, :, 2:-2], ramp[:, :, 2:-2], atol=1e-6)
+
+
+def test_optimum_is_that_of_scikit_learn(windows):
+    optimum = fit_linear_optimum([windows[:20], windows[20:]], latent_dim=4, pool_size=1, seed=0)
+    features = windows[..., 0].swapaxes(1, 2).reshape(len(windows), -1)
+    pca = sklearn.decomposition.PCA(4).fit(features)
+    np.testing.assert_allclose(optimum.variances, pca.explained_variance_, rtol=0.01)
+    np.testing.assert_allclose(np.abs(optimum.directions @ pca.components_.T), np.eye(4), atol=0.01)
+    residual = np.square(features - pca.inverse_transform(pca.transform(features))).mean()
+    assert optimum.noise_variance == pytest.approx(residual, rel=0.01)
+    assert np.mean(optimum.residual_scales**2) == pytest.approx(residual, rel=0.01)
+    assert optimum.num_windows == len(windows)
+
+
+def test_codes_have_the_moments_of_the_standard_normal(windows):
+    optimum = fit_linear_optimum([windows], latent_dim=4, pool_size=4, seed=0)
+    features = average_frames(windows, 4).reshape(len(windows), -1)
+    codes = features @ optimum.encoder_kernel + optimum.encoder_bias
+    np.testing.assert_allclose(codes.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(codes.var(axis=0, ddof=1) + optimum.posterior_scales**2, 1, rtol=0.02)
+
+
+def test_encoder_and_decoder_shrink_the_projection(windows):
+    optimum = fit_linear_optimum([windows], latent_dim=4, pool_size=4, seed=0)
+    gains = np.diag(optimum.directions @ optimum.encoder_kernel @ optimum.decoder_kernel @ optimum.directions.T)
+    np.testing.assert_allclose(gains, 1 - optimum.noise_variance / optimum.variances, rtol=1e-3)
+
+
+def test_directions_without_data_are_left_to_the_prior(windows):
+    optimum = fit_linear_optimum([windows[:3]], latent_dim=6, pool_size=4, seed=0)
+    assert optimum.directions.shape == (6, 8 * 32)
+    np.testing.assert_array_equal(optimum.encoder_kernel[:, 3:], 0)
+    np.testing.assert_array_equal(optimum.posterior_scales[3:], 1)
+
+
+def test_the_same_seed_gives_the_same_optimum(windows):
+    first, second = (fit_linear_optimum([windows], 4, 4, num_residual_windows=8, seed=1) for _ in range(2))
+    np.testing.assert_array_equal(first.directions, second.directions)
+    assert first.noise_variance == second.noise_variance
+
+
+def test_one_window_is_too_few(windows):
+    with pytest.raises(ValueError, match="at least 2 windows. Received: 1"):
+        fit_linear_optimum([windows[:1]], latent_dim=2, pool_size=4)
