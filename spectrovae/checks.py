@@ -1,0 +1,86 @@
+"""What arguments must be. Each check returns the value in the form that the library computes with."""
+
+from __future__ import annotations
+
+import numbers
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+SAMPLE_RATES = range(100, 10_000_001)
+"""Sample rates in Hz that waveforms may have."""
+
+
+def check_positive_int(name: str, value: int) -> int:
+    """Returns `value` as an int.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The argument.
+
+    Raises:
+        ValueError: If `value` is not an integer of 1 or more.
+
+    Example:
+        >>> check_positive_int("n_fft", np.int64(1024))
+        1024
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {name}={value!r}")
+    return int(value)
+
+
+def check_sample_rate(name: str, value: int) -> int:
+    """Returns `value` as an int; a ValueError says so if it is not among `SAMPLE_RATES`."""
+    if check_positive_int(name, value) not in SAMPLE_RATES:
+        raise ValueError(
+            f"`{name}` must be in Hz, from {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]}. Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def check_seed(name: str, value: int | None) -> int | None:
+    """Returns `value` as an int or None; a ValueError says so if it is something else, or negative."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(f"`{name}` must be None or an integer of 0 or more. Received: {name}={value!r}")
+    return int(value)
+
+
+def check_waveform(name: str, value: ArrayLike, batch: bool = False) -> np.ndarray:
+    """Returns a waveform as finite float32 with full scale at 1.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: Shape `(samples,)`; floats with full scale at 1, or integer PCM of 8 to 32 bits, which is
+            divided by its full scale (unsigned PCM has its zero in the middle).
+        batch: Whether `(batch, samples)` is fine as well.
+
+    Raises:
+        ValueError: If `value` is empty, not finite, not audio or has another shape.
+
+    Example:
+        >>> check_waveform("waveform", np.array([0, 16384, -32768], np.int16))
+        array([ 0. ,  0.5, -1. ], dtype=float32)
+    """
+    audio = np.asarray(value)
+    if audio.ndim != 1 and not (batch and audio.ndim == 2):
+        shapes = "(samples,) or (batch, samples)" if batch else "(samples,)"
+        raise ValueError(f"`{name}` must have the shape {shapes}. Received: {name}.shape={audio.shape}")
+    if audio.size == 0:
+        raise ValueError(f"`{name}` is empty. Received: {name}.shape={audio.shape}")
+    if np.issubdtype(audio.dtype, np.integer) and audio.dtype.itemsize <= 4:
+        full_scale = 2.0 ** (8 * audio.dtype.itemsize - 1)
+        offset = full_scale if audio.dtype.kind == "u" else 0.0
+        return ((audio - offset) / full_scale).astype(np.float32)
+    if not np.issubdtype(audio.dtype, np.floating):
+        raise ValueError(
+            f"`{name}` must be floats with full scale at 1, or integer PCM of 8 to 32 bits. "
+            f"Received: {name}.dtype={audio.dtype}"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        audio = audio.astype(np.float32, copy=False)
+    if not np.isfinite(audio).all():
+        raise ValueError(f"`{name}` must be finite. Received: NaN or infinite samples")
+    return audio
