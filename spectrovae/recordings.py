@@ -1,0 +1,210 @@
+"""A collection of recordings, decoded once into spectrogram frames, with every file accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import keras
+import numpy as np
+
+from spectrovae.audio import read_blocks
+from spectrovae.converter import SpectrogramConverter
+from spectrovae.files import PathLike, find_audio_files, replaced_when_complete
+from spectrovae.report import LeftOutFile, Recording, RecordingsReport
+
+logger = logging.getLogger(__name__)
+
+# Part of every cache file's name: raise it when the content of cache files changes.
+_CACHE_VERSION = 1
+
+
+class Recordings:
+    """The spectrogram frames of a collection of audio files, decoded once.
+
+    Frames are kept as float16 (0.02 dB of a range of 80 dB): 88 kB for a second of sound with the default
+    converter, 317 MB for an hour. On disk, they are one `.npy` file of shape `(frames, bins)` per recording,
+    written block by block: the memory needed grows neither with a file nor with the collection. A file's name
+    is made of path, size and time of the recording and of the converter's settings, so that a changed
+    recording is decoded again.
+
+    Args:
+        path_or_paths: Files and folders, as in `find_audio_files`.
+        converter: The `SpectrogramConverter`.
+        cache: `"disk"`: a temporary folder (in `tempfile.gettempdir()`) that goes with this object, at the
+            latest at the end of the program. `"memory"`: no files. A path: a folder that is kept, made if
+            need be, and used again by the next run.
+        loop_short_files: Repeats a file that is shorter than a window until it fills one; else it is left
+            out.
+        verbose: 1 for a progress bar, 0 for none.
+
+    Attributes:
+        report: The `RecordingsReport`.
+
+    Raises:
+        FileNotFoundError: If a given path does not exist.
+        ValueError: If no file can be used; the message says what was found.
+
+    Example:
+        >>> from spectrovae.audio import write_audio
+        >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_audio(Path(folder, "tone.wav"), 0.5 * np.sin(np.arange(20000)), sample_rate=8000)
+        ...     recordings = Recordings(folder, converter, cache="memory", verbose=0)
+        >>> recordings.report.num_windows, recordings.frames(0, start=100, num_frames=64).shape
+        (4, (64, 64))
+    """
+
+    def __init__(
+        self,
+        path_or_paths: PathLike | Iterable[PathLike],
+        converter: SpectrogramConverter,
+        cache: PathLike = "disk",
+        loop_short_files: bool = False,
+        verbose: int = 1,
+    ) -> None:
+        self.converter = converter
+        self.loop_short_files = loop_short_files
+        paths = find_audio_files(path_or_paths)
+        self._folder = self._make_folder(cache)
+        self._sources: list[Path | np.ndarray] = []
+        used: list[Recording] = []
+        left_out: list[LeftOutFile] = []
+        progress = keras.utils.Progbar(len(paths), verbose=verbose, unit_name="file")
+        for path in paths:
+            try:
+                source = self._decode(path)
+                used.append(self._describe(path, source))
+                self._sources.append(source)
+            except _UnusableError as error:
+                left_out.append(LeftOutFile(path, str(error)))
+            progress.add(1)
+        self.report = RecordingsReport(tuple(used), tuple(left_out), converter.window_duration)
+        if not used:
+            raise ValueError(f"No file can be used. {self.report}")
+        logger.log(logging.WARNING if left_out else logging.INFO, "%s", self.report)
+
+    def frames(self, index: int, start: int, num_frames: int) -> np.ndarray:
+        """Returns frames of one used file.
+
+        Args:
+            index: Position of the file in `report.used`.
+            start: First frame.
+            num_frames: How many.
+
+        Returns:
+            float16, shape `(num_frames, bins)`.
+        """
+        return _load(self._sources[index])[start : start + num_frames]
+
+    def _make_folder(self, cache: PathLike) -> Path | None:
+        if cache == "memory":
+            return None
+        if cache == "disk":
+            folder = tempfile.mkdtemp(prefix="spectrovae-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            return Path(folder)
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        return Path(cache)
+
+    def _decode(self, path: Path) -> Path | np.ndarray:
+        """Decodes one file; returns its frames, or the cache file that holds them."""
+        if self._folder is None:
+            return np.concatenate(list(self._read(path)))
+        cached = self._folder / f"{self._fingerprint(path)}.npy"
+        if not _is_valid(cached, self.converter.num_bins):
+            with replaced_when_complete(cached) as part:
+                _write_frames(part, self._read(path), self.converter.num_bins)
+        return cached
+
+    def _read(self, path: Path) -> Iterator[np.ndarray]:
+        """Yields the frames of one file as float16 (frames, bins), block by block."""
+        is_silent = True
+        try:
+            blocks = self._long_enough(read_blocks(path, self.converter.sample_rate))
+            for frames in self.converter.stream(blocks):
+                is_silent = is_silent and not frames.any()
+                yield frames.astype(np.float16)
+        except (OSError, ValueError) as error:
+            raise _UnusableError(f"unreadable: {error}") from error
+        if is_silent:
+            raise _UnusableError("silent: never above the floor of the converter")
+
+    def _long_enough(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Passes on a waveform's blocks; one shorter than a window is repeated or refused."""
+        window_length = self.converter.window_length
+        head: list[np.ndarray] = []
+        num_samples = 0
+        while num_samples < window_length and (block := next(blocks, None)) is not None:
+            head.append(block)
+            num_samples += len(block)
+        if num_samples == 0:
+            raise _UnusableError("empty: no samples")
+        if num_samples >= window_length:
+            return itertools.chain(head, blocks)
+        if not self.loop_short_files:
+            raise _UnusableError(
+                f"too short: {num_samples / self.converter.sample_rate:.2f} s, a window is "
+                f"{self.converter.window_duration:.2f} s (loop_short_files=True repeats it)"
+            )
+        return iter([np.resize(np.concatenate(head), window_length)])
+
+    def _fingerprint(self, path: Path) -> str:
+        """Name of the cache file: changes with everything that its content depends on."""
+        settings = self.converter.get_config()
+        del settings["num_iterations"]
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _UnusableError(f"unreadable: {error}") from error
+        facts = [_CACHE_VERSION, str(path.resolve()), status.st_size, status.st_mtime_ns, settings]
+        return hashlib.sha256(json.dumps([*facts, self.loop_short_files], sort_keys=True).encode()).hexdigest()
+
+    def _describe(self, path: Path, source: Path | np.ndarray) -> Recording:
+        num_frames = len(_load(source))
+        seconds = num_frames * self.converter.hop_length / self.converter.sample_rate
+        return Recording(path, num_frames, num_frames // self.converter.num_frames, seconds)
+
+
+class _UnusableError(Exception):
+    """A file cannot be used; the message is the reason."""
+
+
+def _load(source: Path | np.ndarray) -> np.ndarray:
+    # Mapped anew each time and let go after use: pages that stay mapped would count as the program's memory.
+    return source if isinstance(source, np.ndarray) else np.load(source, mmap_mode="r", allow_pickle=False)
+
+
+def _is_valid(path: Path, num_bins: int) -> bool:
+    """Whether a cache file is there and whole."""
+    try:
+        frames = _load(path)
+    except (EOFError, OSError, ValueError):
+        return False
+    return frames.dtype == np.float16 and frames.ndim == 2 and frames.shape[1] == num_bins
+
+
+def _write_frames(path: Path, blocks: Iterable[np.ndarray], num_bins: int) -> None:
+    """Writes blocks (frames, bins) as one `.npy` file; the header again when their number is known."""
+    num_frames = 0
+    with path.open("wb") as file:
+        _write_header(file, num_frames, num_bins)
+        for block in blocks:
+            file.write(block.tobytes())
+            num_frames += len(block)
+        file.seek(0)
+        _write_header(file, num_frames, num_bins)
+
+
+def _write_header(file: BinaryIO, num_frames: int, num_bins: int) -> None:
+    # NumPy leaves room for the first axis to grow: the header's length does not depend on it.
+    header = {"descr": "<f2", "fortran_order": False, "shape": (num_frames, num_bins)}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -1,0 +1,216 @@
+"""Tests of `spectrovae.recordings`."""
+
+import gc
+import logging
+import os
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+
+import spectrovae.recordings
+from spectrovae.converter import SpectrogramConverter
+from spectrovae.recordings import Recordings
+
+CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)  # windows of 0.512 s
+
+
+def noise(seconds, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal(round(8000 * seconds))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two good files and one of every kind that cannot be used."""
+    folder = tmp_path / "recordings"
+    (folder / "sub").mkdir(parents=True)
+    soundfile.write(folder / "good.wav", noise(2), 8000)
+    soundfile.write(folder / "sub" / "good too.flac", noise(3, seed=1), 8000)
+    soundfile.write(folder / "short.ogg", noise(0.3), 8000)
+    soundfile.write(folder / "silent.wav", np.zeros(16000), 8000)
+    soundfile.write(folder / "no samples.wav", np.zeros(0), 8000)
+    (folder / "zero.mp3").touch()
+    (folder / "garbage.wav").write_bytes(b"no audio" * 100)
+    (folder / "broken.wav").symlink_to(folder / "nowhere.wav")
+    soundfile.write(folder / "nan.wav", np.full(16000, np.nan), 8000, subtype="FLOAT")
+    return folder
+
+
+@pytest.fixture
+def count_reads(monkeypatch):
+    """Names of the files that were decoded."""
+    names = []
+    read_blocks = spectrovae.recordings.read_blocks
+
+    def count(path, sample_rate):
+        names.append(path.name)
+        return read_blocks(path, sample_rate)
+
+    monkeypatch.setattr(spectrovae.recordings, "read_blocks", count)
+    return names
+
+
+def test_every_file_is_accounted_for(folder, caplog):
+    with caplog.at_level(logging.INFO, "spectrovae"):
+        report = Recordings(folder, CONVERTER, verbose=0).report
+    assert [(file.path.name, file.num_frames, file.num_windows) for file in report.used] == [
+        ("good.wav", 250, 3),
+        ("good too.flac", 375, 5),
+    ]
+    reasons = {file.path.name: file.reason for file in report.left_out}
+    expected = {
+        "broken.wav": "unreadable: .*No such file",
+        "garbage.wav": "unreadable: .*could not be decoded",
+        "nan.wav": "unreadable: .*NaN",
+        "no samples.wav": "empty",
+        "short.ogg": r"too short: 0\.30 s",
+        "silent.wav": "silent",
+        "zero.mp3": "unreadable: .*no content",
+    }
+    assert reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert re.match(reason, reasons[name]), name
+    assert report.num_windows == 8
+    assert report.seconds == pytest.approx(5)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert caplog.records[0].getMessage() == str(report)
+    assert str(report).startswith("2 of 9 files used: 8 windows of 0.5 s, 5.0 s in all. 7 files left out:\n  ")
+
+
+def test_windows_of_the_report(folder):
+    report = Recordings(folder, CONVERTER, cache="memory", verbose=0).report
+    windows = report.windows
+    assert [window.path.name for window in windows] == ["good.wav"] * 3 + ["good too.flac"] * 5
+    assert [window.start for window in windows[:4]] == pytest.approx([0, 0.512, 1.024, 0])
+
+
+def test_nothing_left_out_is_no_warning(tmp_path, caplog):
+    soundfile.write(tmp_path / "a.wav", noise(1), 8000)
+    with caplog.at_level(logging.INFO, "spectrovae"):
+        recordings = Recordings(tmp_path, CONVERTER, verbose=0)
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+    assert str(recordings.report) == "1 of 1 file used: 1 window of 0.5 s, 1.0 s in all."
+
+
+def test_nothing_usable(tmp_path):
+    soundfile.write(tmp_path / "short.wav", noise(0.1), 8000)
+    with pytest.raises(ValueError, match=r"No file can be used(.|\n)*short.wav: too short"):
+        Recordings(tmp_path, CONVERTER, verbose=0)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "kept"])
+def test_frames_are_those_of_the_converter(tmp_path, cache):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(20), 8000)
+    recordings = Recordings(path, CONVERTER, tmp_path / "kept" if cache == "kept" else cache, verbose=0)
+    expected = CONVERTER.to_spectrogram(soundfile.read(path)[0])[..., 0].T
+    frames = recordings.frames(0, 0, len(expected))
+    assert frames.dtype == np.float16
+    assert frames.shape == (2500, 64)
+    np.testing.assert_allclose(frames, expected, atol=3e-4)
+    np.testing.assert_array_equal(recordings.frames(0, 1000, 64), frames[1000:1064])
+
+
+def test_kept_cache_is_used_again(folder, tmp_path, count_reads):
+    cache = tmp_path / "new" / "cache"
+    first = Recordings(folder, CONVERTER, cache, verbose=0)
+    assert len(count_reads) == 9 - 1  # the broken link is not even opened
+    count_reads.clear()
+    second = Recordings(folder, CONVERTER, cache, verbose=0)
+    assert "good.wav" not in count_reads
+    assert "good too.flac" not in count_reads
+    assert second.report == first.report
+    np.testing.assert_array_equal(first.frames(1, 5, 9), second.frames(1, 5, 9))
+    assert len(os.listdir(cache)) == 2
+
+
+def test_kept_cache_notices_changes(tmp_path, count_reads):
+    path, cache = tmp_path / "a.wav", tmp_path / "cache"
+    soundfile.write(path, noise(1), 8000)
+
+    def num_reads(converter=CONVERTER):
+        count_reads.clear()
+        Recordings(path, converter, cache, verbose=0)
+        return len(count_reads)
+
+    assert (num_reads(), num_reads()) == (1, 0)
+    os.utime(path, ns=(0, 1))
+    assert (num_reads(), num_reads()) == (1, 0)
+    other = CONVERTER.get_config() | {"dynamic_range": 60.0}
+    assert (num_reads(SpectrogramConverter(**other)), num_reads()) == (1, 0)
+    # The number of Griffin-Lim iterations does not touch the frames.
+    assert num_reads(SpectrogramConverter(**CONVERTER.get_config() | {"num_iterations": 8})) == 0
+    for content in (b"", b"garbage", next(cache.iterdir()).read_bytes()[:-1]):
+        for file in cache.iterdir():
+            file.write_bytes(content)
+        assert (num_reads(), num_reads()) == (1, 0)
+
+
+def test_failed_decoding_leaves_no_half_file(folder, tmp_path, monkeypatch):
+    def fail_late(path, sample_rate):
+        yield noise(1)
+        raise ValueError("bad packet")
+
+    monkeypatch.setattr(spectrovae.recordings, "read_blocks", fail_late)
+    with pytest.raises(ValueError, match="unreadable: bad packet"):
+        Recordings(folder, CONVERTER, tmp_path / "cache", verbose=0)
+    assert os.listdir(tmp_path / "cache") == []
+
+
+def test_a_full_disk_is_not_blamed_on_the_recording(folder, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spectrovae.recordings, "_write_header", full)
+    with pytest.raises(OSError, match="No space left"):
+        Recordings(folder, CONVERTER, verbose=0)
+
+
+def test_temporary_cache_goes_with_its_owner(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    recordings = Recordings(folder, CONVERTER, "disk", verbose=0)
+    (cache,) = tmp_path.glob("spectrovae-*")
+    assert len(os.listdir(cache)) == 2
+    del recordings
+    gc.collect()
+    assert not cache.exists()
+
+
+def test_short_files_can_be_looped(tmp_path):
+    soundfile.write(tmp_path / "short.wav", noise(0.2), 8000)
+    recordings = Recordings(tmp_path, CONVERTER, loop_short_files=True, verbose=0)
+    assert recordings.report.num_windows == 1
+    looped = np.tile(soundfile.read(tmp_path / "short.wav")[0], 3)[: CONVERTER.window_length]
+    expected = CONVERTER.to_spectrogram(looped)[..., 0].T
+    np.testing.assert_allclose(recordings.frames(0, 0, 64), expected, atol=3e-4)
+
+
+def test_memory_does_not_grow_with_the_collection(tmp_path):
+    long = np.tile(noise(30), 8)
+    for index in range(6):
+        soundfile.write(tmp_path / f"{index}.wav", long, 8000)
+
+    def peak(paths):
+        tracemalloc.start()
+        try:
+            Recordings(paths, CONVERTER, verbose=0)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    files = sorted(tmp_path.glob("*.wav"))
+    peak(files[0])  # what is imported late is not counted
+    one, six = peak(files[0]), peak(files)
+    assert six < one + 1e5  # the frames of a file are 3.8 MB
+    soundfile.write(tmp_path / "longer.wav", np.tile(long, 6), 8000)
+    assert peak(tmp_path / "longer.wav") < one + 1e5
+
+
+def test_progress_bar(tmp_path, capsys):
+    soundfile.write(tmp_path / "größe 音.wav", noise(1), 8000)
+    Recordings(tmp_path, CONVERTER, cache="memory", verbose=0)
+    assert capsys.readouterr().out == ""
+    Recordings(tmp_path, CONVERTER, cache="memory")
+    assert "1/1" in capsys.readouterr().out
