@@ -1,0 +1,159 @@
+"""What a trained model is used for: from windows to codes and back, and new windows."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from spectrovae.batching import iterate_batches
+from spectrovae.likelihood import Likelihood
+from spectrovae.posterior import posterior_distribution
+from spectrovae.prior import GaussianMixturePrior, stateless_seed
+
+
+class LatentSpace:
+    """The methods of `SpectroVAE` that use its parts and train nothing.
+
+    They take arrays or datasets, work in batches so that memory stays bounded by the result, repeat with a
+    seed, and return numpy arrays.
+    """
+
+    encoder: keras.Model
+    decoder: keras.Model
+    prior: GaussianMixturePrior
+    likelihood: Likelihood
+    seed_generator: keras.random.SeedGenerator
+    posterior: str
+    latent_dim: int
+
+    def encode(self, x: Any, sample: bool = False, seed: int | None = None, batch_size: int = 32) -> np.ndarray:
+        """Return the codes of windows.
+
+        Args:
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
+            sample: Whether to draw from the posterior q(z|x) instead of taking its mean.
+            seed: Integer for a draw that repeats.
+            batch_size: Number of windows at once, where `x` is an array.
+
+        Returns:
+            A float32 array of shape `(num_windows, latent_dim)`.
+
+        Raises:
+            ValueError: If the windows do not have the model's `input_shape`, or there are none.
+        """
+        pair = stateless_seed(seed, self.seed_generator) if sample else None
+        codes = []
+        for index, windows in enumerate(iterate_batches(x, batch_size)):
+            posterior = self.posterior_of(windows)
+            codes.append(posterior.mean() if pair is None else posterior.sample(seed=pair + tf.constant([index, 0])))
+        return np.concatenate([np.asarray(batch) for batch in codes])
+
+    def decode(self, z: Any, batch_size: int = 32) -> np.ndarray:
+        """Return the mean windows that codes stand for.
+
+        Args:
+            z: Codes of shape `(num_windows, latent_dim)` or a dataset of batches of them.
+            batch_size: Number of codes at once, where `z` is an array.
+
+        Returns:
+            A float32 array of shape `(num_windows, bins, frames, 1)` with values in [0, 1].
+
+        Raises:
+            ValueError: If the codes do not have the size `latent_dim`, or there are none.
+        """
+        windows = []
+        for codes in iterate_batches(z, batch_size):
+            if codes.shape[1:] != (self.latent_dim,):
+                raise ValueError(f"Codes must have the shape (num_windows, {self.latent_dim}). Received: {codes.shape}")
+            windows.append(self.mean_window(self.decoder(codes, training=False)))
+        return np.concatenate([np.asarray(batch) for batch in windows])
+
+    def reconstruct(self, x: Any, batch_size: int = 32) -> np.ndarray:
+        """Return what the mean codes of windows decode to.
+
+        Args:
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
+            batch_size: Number of windows at once, where `x` is an array.
+
+        Returns:
+            A float32 array of the shape of all windows, with values in [0, 1].
+
+        Raises:
+            ValueError: If the windows do not have the model's `input_shape`, or there are none.
+        """
+        return self.decode(self.encode(x, batch_size=batch_size), batch_size)
+
+    def generate(
+        self,
+        num_samples: int,
+        component: int | None = None,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Draw codes from the prior and decode them.
+
+        Args:
+            num_samples: Number of windows.
+            component: Index of the mixture component to draw from, or None for the whole mixture.
+            temperature: Factor on the prior's standard deviations: below 1 more typical, above 1 more daring.
+            seed: Integer for draws that repeat.
+            batch_size: Number of windows at once.
+
+        Returns:
+            A float32 array of shape `(num_samples, bins, frames, 1)` with values in [0, 1].
+
+        Raises:
+            ValueError: If an argument is out of its range.
+        """
+        codes = self.prior.sample(num_samples, component=component, seed=seed, temperature=temperature)
+        return self.decode(codes, batch_size)
+
+    def interpolate(self, start: Any, end: Any, num_steps: int = 8) -> np.ndarray:
+        """Return windows on the straight way from one code to another.
+
+        Args:
+            start: A window of shape `(bins, frames, 1)` or a code of shape `(latent_dim,)`.
+            end: The same for the other end.
+            num_steps: Number of windows, both ends included, 2 or more.
+
+        Returns:
+            A float32 array of shape `(num_steps, bins, frames, 1)` with values in [0, 1].
+
+        Raises:
+            ValueError: If an end is neither a window nor a code, or there are fewer than 2 steps.
+        """
+        if num_steps < 2:
+            raise ValueError(f"`num_steps` must be 2 or more. Received: num_steps={num_steps!r}")
+        return self.decode(np.linspace(self._as_code(start), self._as_code(end), num_steps))
+
+    def posterior_of(self, windows: tf.Tensor, training: bool = False) -> tfd.Distribution:
+        """Return q(z|x) for one batch of windows as a TensorFlow Probability distribution."""
+        self.check_windows(windows)
+        return posterior_distribution(self.encoder(windows, training=training), self.posterior, self.latent_dim)
+
+    def check_windows(self, windows: Any) -> None:
+        """Raise a ValueError unless this is a batch of windows of the model's shape."""
+        expected = self.encoder.input_shape[1:]
+        if len(windows.shape) != 4 or tuple(windows.shape[1:]) != expected:
+            raise ValueError(
+                f"The model takes windows of shape (num_windows, {', '.join(map(str, expected))}). "
+                f"Received: shape {tuple(windows.shape)}. A single window needs a first axis of 1."
+            )
+
+    def mean_window(self, parameters: tf.Tensor) -> tf.Tensor:
+        """Return the mean of p(x|z), clipped to the range of windows."""
+        return tf.clip_by_value(self.likelihood.mean(parameters), 0.0, 1.0)
+
+    def _as_code(self, end: Any) -> np.ndarray:
+        array = np.asarray(end, np.float32)
+        if array.shape == (self.latent_dim,):
+            return array
+        if array.shape == self.encoder.input_shape[1:]:
+            return self.encode(array[None])[0]
+        raise ValueError(
+            f"An end must be a window of shape {self.encoder.input_shape[1:]} or a code of shape "
+            f"({self.latent_dim},). Received: shape {array.shape}"
+        )

@@ -1,0 +1,189 @@
+"""The variational autoencoder itself."""
+
+import random
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from spectrovae.converter import SpectrogramConverter
+from spectrovae.decoder import build_decoder
+from spectrovae.encoder import build_encoder
+from spectrovae.likelihood import Likelihood, get_likelihood
+from spectrovae.objective import Objective
+from spectrovae.prior import GaussianMixturePrior
+
+
+@keras.saving.register_keras_serializable(package="spectrovae")
+class SpectroVAE(Objective):
+    """A variational autoencoder over spectrogram windows with a Gaussian-mixture prior.
+
+    Kingma and Welling, "Auto-encoding variational Bayes" (ICLR 2014), with the trainable mixture prior of
+    Jiang et al., "Variational deep embedding" (IJCAI 2017). Training minimises minus the evidence lower bound,
+
+        loss = -log p(x|z) + kl_weight * KL(q(z|x) || p(z)),
+
+    summed over pixels and latent dimensions, averaged over windows: nats per window. The entropy of q is exact;
+    the expectation of log p(z) is a mean over `num_kl_samples` draws.
+
+    `fit`, `evaluate`, `predict` (reconstructions), callbacks, `save` and `load_model` are Keras' own. The log
+    shows `loss`, `reconstruction_loss` and `kl_loss` in nats per window, and `rmse_db`, the error of the
+    reconstruction in dB: of the posterior mean in `val_rmse_db`, of a draw from the posterior in training.
+    `val_loss` always has a KL weight of 1.
+
+    Args:
+        input_shape: Shape of a window, `(bins, frames, 1)`.
+        latent_dim: Size of the code.
+        num_components: Number of Gaussians in the prior.
+        decoder_depth: How often the decoder doubles its grid of frames, and the temporal encoder halves it.
+        architecture: `"temporal"` (convolutions over time, frequencies as channels) or `"classic"`.
+        posterior: `"diagonal"` or `"full"` covariance of q(z|x).
+        likelihood: `"gaussian"`, `"heteroscedastic_gaussian"`, `"bernoulli"`, `"continuous_bernoulli"` or a
+            `Likelihood` layer.
+        converter: The `SpectrogramConverter` that made the windows; saved with the model. By default a new one
+            of standard settings, with as many bins and frames as the windows have.
+        width: Channels of the temporal decoder.
+        num_kl_samples: Draws from the posterior for the KL term.
+        learn_weights: Whether the prior's mixing weights are trained.
+        warm_start: Whether the first `fit` begins with `adapt`, the linear optimum of its data, where there is one:
+            in the temporal architecture with a Gaussian likelihood. The linear paths are then not trained further,
+            since the optimizer would only shake them.
+        seed: Integer that decides the initial weights and all draws that have no seed of their own.
+        **kwargs: Arguments of `keras.Model`, such as `name`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the converter's windows have another shape.
+
+    Example:
+        >>> model = SpectroVAE((64, 64, 1), latent_dim=4, num_components=2, decoder_depth=3, width=16, seed=0)
+        >>> model.generate(5, seed=1).shape
+        (5, 64, 64, 1)
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...] = (512, 512, 1),
+        latent_dim: int = 100,
+        num_components: int = 8,
+        decoder_depth: int = 4,
+        architecture: str = "temporal",
+        posterior: str = "diagonal",
+        likelihood: str | Likelihood = "gaussian",
+        converter: SpectrogramConverter | None = None,
+        *,
+        width: int = 512,
+        num_kl_samples: int = 1,
+        learn_weights: bool = False,
+        warm_start: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value in {"latent_dim": latent_dim, "width": width, "num_kl_samples": num_kl_samples}.items():
+            if value < 1:
+                raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value!r}")
+        self.latent_dim = latent_dim
+        self.num_components = num_components
+        self.decoder_depth = decoder_depth
+        self.architecture = architecture
+        self.posterior = posterior
+        self.width = width
+        self.num_kl_samples = num_kl_samples
+        self.learn_weights = learn_weights
+        self.warm_start = warm_start
+        self.seed = seed
+        self.input_shape = tuple(input_shape)
+
+        # Python's generator, since keras.utils.set_random_seed seeds it.
+        network_seed = random.randrange(2**30) if seed is None else seed
+        self.likelihood = get_likelihood(likelihood)
+        self.encoder = build_encoder(self.input_shape, latent_dim, architecture, posterior, decoder_depth, network_seed)
+        self.decoder = build_decoder(
+            self.input_shape,
+            latent_dim,
+            self.likelihood.num_channels,
+            architecture,
+            decoder_depth,
+            width,
+            network_seed + 1000,
+        )
+        self.converter = _fitting_converter(converter, self.input_shape)
+        if self.can_adapt:
+            self.encoder.get_layer("linear_mean").trainable = not warm_start
+            self.decoder.get_layer("linear_window").trainable = not warm_start
+        self.prior = GaussianMixturePrior(num_components, learn_weights, seed=seed, name="prior")
+        self.prior.build((None, latent_dim))
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
+        self.num_adapted_windows = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, dtype="int32", name="num_adapted_windows"
+        )
+
+        self.create_trackers()
+        # Every weight exists by now: without this Keras would save and reload the model as an unbuilt one.
+        self.built = True
+
+    @classmethod
+    def classic(cls, **kwargs: Any) -> "SpectroVAE":
+        """Build the reference model that this library began as.
+
+        Two-dimensional convolutions, 100 latent dimensions with full covariance, 2 mixture components of
+        fixed weight, Bernoulli pixels, 3 draws for the KL term. Train it with Adam at 5e-4, as its author did.
+
+        Args:
+            **kwargs: Arguments of `SpectroVAE` that shall differ.
+        """
+        settings: dict[str, Any] = {
+            "latent_dim": 100,
+            "num_components": 2,
+            "decoder_depth": 6,
+            "architecture": "classic",
+            "posterior": "full",
+            "likelihood": "bernoulli",
+            "num_kl_samples": 3,
+            "warm_start": False,
+        }
+        if "input_shape" not in kwargs:
+            settings["converter"] = SpectrogramConverter.classic()
+        return cls(**settings | kwargs)
+
+    def call(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the reconstruction of windows from their mean codes, in [0, 1]."""
+        codes = self.posterior_of(windows, training).mean()
+        return self.mean_window(self.decoder(codes, training=training))
+
+    def get_config(self) -> dict:
+        """Return the arguments of the model."""
+        return super().get_config() | {
+            "input_shape": self.input_shape,
+            "latent_dim": self.latent_dim,
+            "num_components": self.num_components,
+            "decoder_depth": self.decoder_depth,
+            "architecture": self.architecture,
+            "posterior": self.posterior,
+            "likelihood": keras.saving.serialize_keras_object(self.likelihood),
+            "converter": keras.saving.serialize_keras_object(self.converter),
+            "width": self.width,
+            "num_kl_samples": self.num_kl_samples,
+            "learn_weights": self.learn_weights,
+            "warm_start": self.warm_start,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "SpectroVAE":
+        """Build a model from what `get_config` returned."""
+        nested = ("likelihood", "converter")
+        return cls(**config | {key: keras.saving.deserialize_keras_object(config[key]) for key in nested})
+
+
+def _fitting_converter(converter: SpectrogramConverter | None, input_shape: tuple[int, ...]) -> SpectrogramConverter:
+    if converter is None:
+        bins, frames, _ = input_shape
+        return SpectrogramConverter(n_fft=2 * bins, hop_length=max(1, bins // 2), num_frames=frames)
+    if converter.window_shape != input_shape:
+        raise ValueError(
+            f"The converter makes windows of shape {converter.window_shape}, the model takes {input_shape}. Give "
+            f"the model input_shape=converter.window_shape. Received: converter={converter!r}"
+        )
+    return converter

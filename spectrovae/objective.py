@@ -1,0 +1,151 @@
+"""The evidence lower bound, and the steps that raise it."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from spectrovae.converter import SpectrogramConverter
+from spectrovae.latent_space import LatentSpace
+from spectrovae.prior import stateless_seed
+from spectrovae.warm_start import WarmStart
+
+
+class RootMean(keras.metrics.Mean):
+    """The root of the mean of what it is given."""
+
+    def result(self) -> tf.Tensor:
+        """Return the root of the mean so far."""
+        return tf.sqrt(super().result())
+
+
+def default_optimizer() -> keras.optimizers.Optimizer:
+    """Return the optimizer that `compile` takes where none is given."""
+    return keras.optimizers.AdamW(learning_rate=5e-4, use_ema=True, ema_momentum=0.99)
+
+
+class Objective(LatentSpace, WarmStart, keras.Model):
+    """The part of `SpectroVAE` that trains: `compile`, `fit` and the steps that Keras calls."""
+
+    converter: SpectrogramConverter
+    warm_start: bool
+    num_kl_samples: int
+    kl_weight: keras.Variable
+
+    def create_trackers(self) -> None:
+        """Create the metrics that the log shows."""
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction_loss")
+        self.kl_tracker = keras.metrics.Mean(name="kl_loss")
+        self.rmse_tracker = RootMean(name="rmse_db")
+
+    def compile(self, optimizer: Any = None, loss: None = None, jit_compile: bool = False, **kwargs: Any) -> None:
+        """Configure training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: A Keras optimizer; by default AdamW at a learning rate of 5e-4 that ends on an average of
+                the last hundred steps' weights.
+            loss: None. The model brings its own.
+            jit_compile: Whether to compile with XLA; measured to be slower on a CPU.
+            **kwargs: Further arguments of `keras.Model.compile`, such as `metrics`, which compare a window with
+                its reconstruction.
+
+        Raises:
+            ValueError: If there is a loss.
+        """
+        if loss is not None:
+            raise ValueError(
+                f"SpectroVAE brings its own loss, minus the evidence lower bound. Leave it out. Received: loss={loss!r}"
+            )
+        super().compile(optimizer=optimizer or default_optimizer(), jit_compile=jit_compile, **kwargs)
+        # Slots made while the step is traced would have it traced a second time.
+        self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compile a loaded model."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(self, x: Any = None, *args: Any, shuffle: bool | None = None, **kwargs: Any) -> keras.callbacks.History:
+        """Train, as `keras.Model.fit` does, after `adapt` where the model can be and has not been adapted.
+
+        Args:
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them, with or without
+                targets, which are not used. Keras takes sample weights only beside targets: give the windows twice.
+            *args: Further arguments of `keras.Model.fit`.
+            shuffle: Whether to shuffle an array before each epoch; by default yes. A dataset shuffles itself.
+            **kwargs: Further arguments of `keras.Model.fit`.
+
+        Returns:
+            The history of losses and metrics by epoch.
+
+        Raises:
+            ValueError: If the model has not been compiled or the windows do not have the model's shape.
+        """
+        is_array = hasattr(x, "shape")
+        if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
+            verbose = kwargs.get("verbose", "auto")
+            held_out = kwargs.get("validation_split", 0.0) if is_array else 0.0
+            self.adapt(
+                x[: math.ceil(len(x) * (1 - held_out))] if held_out else x,
+                verbose=int(verbose in ("auto", 1)),
+            )
+        return super().fit(x, *args, shuffle=is_array if shuffle is None else shuffle, **kwargs)
+
+    def compute_terms(self, windows: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        """Return the named terms of minus the evidence lower bound for each window.
+
+        Args:
+            windows: Shape `(batch, bins, frames, 1)`.
+            training: Whether the networks run in training mode.
+
+        Returns:
+            `reconstruction_loss` and `kl_loss`, shape `(batch,)`, in nats; `reconstruction`, the windows that
+            `rmse_db` is measured on.
+        """
+        posterior = self.posterior_of(windows, training)
+        seed = stateless_seed(None, self.seed_generator)
+        codes = posterior.sample(self.num_kl_samples, seed=seed)  # (num_kl_samples, batch, latent_dim)
+        parameters = self.decoder(codes[0], training=training)
+        if not training:
+            shown = self.decoder(posterior.mean(), training=False)
+        return {
+            "reconstruction_loss": -self.likelihood.log_prob(parameters, windows),
+            "kl_loss": -posterior.entropy() - tf.reduce_mean(self.prior.log_prob(codes), axis=0),
+            "reconstruction": self.mean_window(parameters if training else shown),
+        }
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Take one gradient step on a batch `x`, `(x, y)` or `(x, y, sample_weight)`; targets are not used."""
+        windows, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            terms = self.compute_terms(windows, training=True)
+            losses = terms["reconstruction_loss"] + self.kl_weight * terms["kl_loss"]
+            loss = tf.reduce_mean(losses if sample_weight is None else losses * sample_weight)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return self._update_metrics(windows, terms, losses, sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Measure a batch like `train_step` does, with a KL weight of 1."""
+        windows, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        terms = self.compute_terms(windows, training=False)
+        losses = terms["reconstruction_loss"] + terms["kl_loss"]
+        return self._update_metrics(windows, terms, losses, sample_weight)
+
+    def _update_metrics(
+        self, windows: tf.Tensor, terms: dict[str, tf.Tensor], losses: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
+        self.loss_tracker.update_state(losses, sample_weight)
+        self.reconstruction_tracker.update_state(terms["reconstruction_loss"], sample_weight)
+        self.kl_tracker.update_state(terms["kl_loss"], sample_weight)
+        errors = self._decibels(windows) - self._decibels(terms["reconstruction"])
+        self.rmse_tracker.update_state(tf.reduce_mean(tf.square(errors), axis=(1, 2, 3)), sample_weight)
+        return self.compute_metrics(windows, windows, terms["reconstruction"], sample_weight)
+
+    def _decibels(self, windows: tf.Tensor) -> tf.Tensor:
+        if self.converter.scale == "decibel":
+            return windows * self.converter.dynamic_range
+        floor = 10 ** (-self.converter.dynamic_range / 20)
+        return 20 / math.log(10) * tf.math.log(tf.maximum(windows, floor))

@@ -1,0 +1,86 @@
+"""Every public class through the same checks."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import spectrovae
+from spectrovae import GaussianMixturePrior, SpectrogramConverter, SpectroVAE
+from spectrovae.callbacks import KLWarmup
+from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+
+TABLE = {
+    SpectrogramConverter: {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32},
+    GaussianMixturePrior: {"num_components": 3, "learn_weights": True, "min_scale": 0.01, "seed": 1},
+    GaussianLikelihood: {"per_pixel": True, "min_scale": 0.02, "initial_scale": 0.2},
+    BernoulliLikelihood: {},
+    ContinuousBernoulliLikelihood: {"max_logit": 50.0},
+    KLWarmup: {"num_epochs": 3, "initial_weight": 0.1},
+    SpectroVAE: {
+        "input_shape": (32, 32, 1),
+        "latent_dim": 3,
+        "num_components": 2,
+        "decoder_depth": 2,
+        "width": 4,
+    },
+}
+CASES = pytest.mark.parametrize(("cls", "arguments"), TABLE.items(), ids=lambda value: getattr(value, "__name__", ""))
+LAYERS = pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [(cls, arguments) for cls, arguments in TABLE.items() if issubclass(cls, keras.layers.Layer)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+
+
+def test_table_is_complete():
+    public = {getattr(spectrovae, name) for name in spectrovae.__all__}
+    assert {item for item in public if inspect.isclass(item) and hasattr(item, "get_config")} <= set(TABLE)
+
+
+@CASES
+def test_config_round_trip(cls, arguments):
+    config = cls(**arguments).get_config()
+    again = cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)
+    assert again.get_config() == config
+    for name, value in arguments.items():
+        assert config[name] == value
+
+
+@CASES
+def test_every_argument_is_an_attribute_and_documented(cls, arguments):
+    instance = cls(**arguments)
+    for name in inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs"}:
+        assert hasattr(instance, name), f"{cls.__name__} does not keep its argument {name}"
+        assert f"\n    {name}: " in inspect.getdoc(cls), f"{cls.__name__} does not document {name}"
+
+
+@CASES
+def test_class_is_registered_with_keras(cls, arguments):
+    assert keras.saving.get_registered_name(cls) == f"spectrovae>{cls.__name__}"
+
+
+@LAYERS
+def test_weights_survive_saving(cls, arguments, tmp_path):
+    layer = cls(**arguments)
+    example = np.random.default_rng(0).uniform(size=(2, 32, 32, 1)).astype(np.float32)
+    example = example[:, 0, :3, 0] if cls is GaussianMixturePrior else example
+    inputs = keras.Input(example.shape[1:])
+    model = layer if isinstance(layer, keras.Model) else keras.Model(inputs, layer(inputs))
+    expected = model(example)
+    model.save(tmp_path / "layer.keras")
+    loaded = keras.saving.load_model(tmp_path / "layer.keras")
+    np.testing.assert_array_equal(loaded(example), expected)
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@LAYERS
+def test_everything_is_float32_under_a_mixed_policy(cls, arguments):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layer = cls(**arguments)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(weight.dtype in ("float32", "int32", "uint32") for weight in layer.weights)

@@ -1,0 +1,132 @@
+import keras
+import numpy as np
+import pytest
+import sklearn.decomposition
+import tensorflow as tf
+
+
+def flatten(windows: np.ndarray) -> np.ndarray:
+    return windows[..., 0].swapaxes(1, 2).reshape(len(windows), -1)
+
+
+@pytest.fixture
+def short_windows(windows) -> np.ndarray:
+    """Windows that a depth of 1 averages and interpolates without loss: they do not change over time."""
+    return np.repeat(windows[:, :, 8:9], 4, axis=2)
+
+
+@pytest.fixture
+def make_short_model(make_model):
+    return lambda **kwargs: make_model(input_shape=(32, 4, 1), decoder_depth=1, converter=None, **kwargs)
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_adapted_model_is_probabilistic_pca(make_short_model, short_windows, posterior):
+    model = make_short_model(posterior=posterior)
+    model.adapt(short_windows, time_reversal=False, verbose=0)
+    pca = sklearn.decomposition.PCA(4).fit(flatten(short_windows))
+    projection = pca.inverse_transform(pca.transform(flatten(short_windows)))
+    errors = [
+        np.sqrt(np.square(flatten(short_windows) - other).mean())
+        for other in (projection, flatten(model.reconstruct(short_windows)))
+    ]
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
+
+
+def test_evidence_lower_bound_is_the_log_likelihood_of_scikit_learn(make_model, windows):
+    # Fewer pixels than windows, else scikit-learn measures the noise on too few directions; and noise that is not
+    # averaged away, so white noise around one pattern that does not change.
+    noise = 0.05 * np.random.default_rng(0).normal(size=(400, 8, 2, 1))
+    tiny = (np.resize(windows[:, :8, 8:9], (400, 8, 1, 1)) + noise).astype(np.float32)
+    model = make_model(
+        input_shape=(8, 2, 1), decoder_depth=1, converter=None, latent_dim=2, num_components=1, num_kl_samples=64
+    )
+    model.adapt(tiny, time_reversal=False, verbose=0)
+    # With one standard normal component the bound of the linear optimum is tight.
+    model.prior.assign_mixture(np.zeros((1, 2)), np.ones((1, 2)))
+    log_likelihood = sklearn.decomposition.PCA(2).fit(flatten(tiny)).score(flatten(tiny))
+    bounds = [-model.evaluate(tiny, verbose=0, return_dict=True)["loss"] for _ in range(10)]
+    assert np.mean(bounds) == pytest.approx(log_likelihood, rel=0.01)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "heteroscedastic_gaussian"])
+def test_noise_level_is_that_of_the_residual(make_model, windows, likelihood):
+    model = make_model(likelihood=likelihood)
+    model.adapt(windows, verbose=0)
+    parameters = model.decoder(model.encode(windows))
+    residual = windows - np.asarray(model.likelihood.mean(parameters))
+    scales = np.asarray(model.likelihood.scale(parameters))
+    assert np.sqrt(np.mean(scales**2)) == pytest.approx(np.sqrt(np.mean(residual**2)), rel=0.05)
+    if likelihood == "heteroscedastic_gaussian":
+        by_frequency = np.sqrt(np.mean(residual**2, axis=(0, 2, 3)))
+        np.testing.assert_allclose(scales[0, :, 0, 0], by_frequency, rtol=0.15)
+
+
+def test_all_dimensions_are_active_and_all_components_live(make_model, windows):
+    model = make_model()
+    model.adapt(windows, verbose=0)
+    codes = model.encode(windows)
+    assert (codes.var(axis=0) > 0.5).all()
+    shares = np.mean(model.prior.responsibilities(codes), axis=0)
+    assert (shares > 0.1).all()
+
+
+def test_mixture_beats_a_single_gaussian_on_codes_in_clusters(make_model, windows):
+    densities = {}
+    for num_components in (1, 2):
+        model = make_model(num_components=num_components)
+        model.adapt(windows, verbose=0)
+        densities[num_components] = np.mean(model.prior.log_prob(model.encode(windows)))
+    assert densities[2] > densities[1]
+
+
+def test_fit_adapts_once_and_a_loaded_model_never_again(make_model, windows, tmp_path):
+    model = make_model()
+    assert not model.adapted
+    model.fit(windows, verbose=0)
+    assert model.adapted
+    mean = model.decoder.get_layer("linear_window").bias.numpy().copy()
+    model.fit(1 - windows, verbose=0)
+    assert np.abs(model.decoder.get_layer("linear_window").bias.numpy() - mean).max() < 0.01
+    model.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").adapted
+
+
+def test_fit_can_be_told_not_to_adapt(make_model, windows):
+    model = make_model(warm_start=False)
+    model.fit(windows, verbose=0)
+    assert not model.adapted
+
+
+def test_validation_windows_are_not_adapted_to(make_model, windows):
+    model = make_model()
+    model.fit(windows, validation_split=0.25, verbose=0)
+    assert int(model.num_adapted_windows) == 36
+
+
+def test_datasets_are_walked_over_up_to_the_bound(make_model, windows):
+    dataset = tf.data.Dataset.from_tensor_slices(windows).batch(10)
+    model = make_model()
+    model.adapt(dataset, num_passes=3, verbose=0)
+    assert int(model.num_adapted_windows) == 3 * len(windows)
+    model.adapt(dataset, num_passes=3, max_windows=55, verbose=0)
+    assert int(model.num_adapted_windows) == 55
+
+
+def test_progress_is_shown(make_model, windows, capsys):
+    make_model().adapt(windows, verbose=1)
+    assert "48/48" in capsys.readouterr().out
+
+
+def test_models_without_a_linear_path_are_refused(make_model, windows):
+    with pytest.raises(ValueError, match="linear optimum"):
+        make_model(architecture="classic").adapt(windows)
+    with pytest.raises(ValueError, match="likelihood='bernoulli_likelihood'"):
+        make_model(likelihood="bernoulli").adapt(windows)
+    with pytest.raises(ValueError, match=r"\(num_windows, 32, 32, 1\)"):
+        make_model().adapt(windows[:, :16])
+
+
+def test_data_that_can_be_walked_over_once_are_refused(make_model, windows):
+    with pytest.raises(ValueError, match="warm_start=False"):
+        make_model().fit(iter([windows]), verbose=0)
