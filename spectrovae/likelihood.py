@@ -139,7 +139,7 @@ class BernoulliLikelihood(Likelihood):
 
     Example:
         >>> likelihood = BernoulliLikelihood()
-        >>> float(likelihood.mean(tf.zeros((1, 1, 1, 1))))
+        >>> float(likelihood.mean(tf.zeros(())))
         0.5
     """
 
@@ -171,7 +171,7 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
     Example:
         >>> likelihood = ContinuousBernoulliLikelihood()
-        >>> float(likelihood.mean(tf.zeros((1, 1, 1, 1))))
+        >>> float(likelihood.mean(tf.zeros(())))
         0.5
     """
 

@@ -68,7 +68,7 @@ class SpectroVAE(Objective):
         decoder_depth: int = 4,
         architecture: str = "temporal",
         posterior: str = "diagonal",
-        likelihood: str | Likelihood = "gaussian",
+        likelihood: str | Likelihood = "heteroscedastic_gaussian",
         converter: SpectrogramConverter | None = None,
         *,
         width: int = 512,
