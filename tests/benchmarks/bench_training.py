@@ -1,0 +1,123 @@
+"""Train side by side, on the same windows: the classic model, principal components with a mixture, and ours.
+
+    python tests/benchmarks/bench_training.py --audio FOLDER --minutes 5 --output outputs/benchmark
+
+Of the files, sorted by name, every fifth from the third on is held out; the score is taken on the first 128 of their
+consecutive windows. Each system is a process of its own, one after the other, all reading one cache. `--output` gets
+`results.json` and `rmse.png`, the held-out error over time; the table is printed.
+
+RMSE: root mean square error of the clipped reconstruction from the mean code, in dB. Distance: squared maximum mean
+discrepancy between 128 generated and the held-out windows; its zero line is that of the training windows.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import matplotlib.figure
+import numpy as np
+from bench_dataset import peak_memory
+from contenders import CONTENDERS, Ours
+
+from spectrovae import SpectrogramConverter, audio_dataset
+from spectrovae.evaluation import evaluate_generation
+from spectrovae.files import find_audio_files
+
+NUM_TEST_WINDOWS = 128
+
+
+def measure_system(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train one system and return its scores."""
+    converter = SpectrogramConverter()
+    paths = find_audio_files(arguments.audio)
+    held_out_paths = [path for index, path in enumerate(paths) if index % 5 == 2]
+    options: dict[str, Any] = {"cache": arguments.cache, "verbose": 0, "seed": arguments.seed}
+    training_paths = [path for path in paths if path not in held_out_paths]
+    dataset = audio_dataset(training_paths, converter, **options)
+    held_out = audio_dataset(held_out_paths, converter, random_offset=False, shuffle=False, **options)
+    test = np.concatenate(list(held_out.unbatch().batch(NUM_TEST_WINDOWS).take(1)))
+    system = CONTENDERS[arguments.system](arguments.latent_dim, arguments.seed)
+    history: list[dict[str, float]] = []
+
+    def measure(seconds: float, num_windows: int) -> None:
+        error = 80 * np.sqrt(np.square(system.reconstruct(test) - test).mean())
+        row = {"seconds": seconds, "windows": num_windows, "rmse_db": float(error)}
+        if isinstance(system, Ours):
+            loss = system.model.evaluate(test, batch_size=16, verbose=0, return_dict=True)["loss"]
+            row["nats per pixel"] = loss / test[0].size
+        history.append(row)
+        print(arguments.system, row, file=sys.stderr, flush=True)
+
+    system.train(dataset, 60 * arguments.minutes, measure)
+    memory = peak_memory()
+    keras.utils.clear_session()
+    training = np.concatenate([batch for batch in dataset.take(16)])
+    report = evaluate_generation(system.generate(NUM_TEST_WINDOWS), test, training, converter)
+    return {
+        "history": history,
+        "memory": memory,
+        "distance": report.maximum_mean_discrepancy,
+        "zero_line": report.maximum_mean_discrepancy_zero_line,
+    }
+
+
+def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Plot the held-out error over the time of training."""
+    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, result in results.items():
+        rows = result["history"]
+        axes.plot([row["seconds"] for row in rows], [row["rmse_db"] for row in rows], marker="o", label=name)
+    axes.set(xlabel="training (s)", ylabel="held-out RMSE (dB)", xscale="log", yscale="log")
+    axes.legend()
+    figure.savefig(path)
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
+    """Print one row for each system."""
+    print("| system | windows/s | peak memory | best RMSE | after | negative ELBO per pixel | distance (zero line) |")
+    print("|---|---|---|---|---|---|---|")
+    for name, result in results.items():
+        rows = result["history"]
+        best = min(rows, key=lambda row: row["rmse_db"])
+        first = rows[0] if rows[0]["windows"] == 0 else {"seconds": 0.0}
+        speed = rows[-1]["windows"] / (rows[-1]["seconds"] - first["seconds"])
+        bound = min((row["nats per pixel"] for row in rows if "nats per pixel" in row), default=float("nan"))
+        print(
+            f"| {name} | {speed:.1f} | {result['memory'] / 1024:.1f} GB | {best['rmse_db']:.2f} dB | "
+            f"{best['seconds']:.0f} s | {bound:.3f} | {result['distance']:.3f} ({result['zero_line']:.3f}) |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--audio", required=True, help="folder of recordings")
+    parser.add_argument("--minutes", type=float, default=5.0, help="training time of each system")
+    parser.add_argument("--latent-dim", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--systems", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"))
+    parser.add_argument("--cache", type=Path, help="folder for decoded audio; by default one inside the output")
+    parser.add_argument("--system", choices=CONTENDERS, help="measure this one in this process, print JSON")
+    arguments = parser.parse_args()
+    arguments.cache = arguments.cache or arguments.output / "cache"
+    if arguments.system:
+        print(json.dumps(measure_system(arguments)))
+        return
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for system in arguments.systems:
+        command = [sys.executable, __file__, *sys.argv[1:], "--system", system]
+        child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        results[system] = json.loads(child.stdout.splitlines()[-1])
+    (arguments.output / "results.json").write_text(json.dumps(results, indent=1))
+    draw(results, arguments.output / "rmse.png")
+    print_table(results)
+
+
+if __name__ == "__main__":
+    main()
