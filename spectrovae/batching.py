@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from spectrovae.checks import check_positive_int
+
 
 def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
     """Yield float32 batches from an array or a dataset.
@@ -25,8 +27,7 @@ def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
         >>> [batch.shape[0] for batch in iterate_batches(np.zeros((5, 2)), batch_size=2)]
         [2, 2, 1]
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be 1 or more. Received: batch_size={batch_size!r}")
+    check_positive_int("batch_size", batch_size)
     num_batches = 0
     for batch in _slices(inputs, batch_size) if hasattr(inputs, "shape") else inputs:
         windows = batch[0] if isinstance(batch, (tuple, list)) else batch

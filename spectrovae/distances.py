@@ -174,9 +174,7 @@ def copy_check(generated: Any, training: Any, held_out: Any, percentile: float =
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"`percentile` must be in [0, 100]. Received: percentile={percentile}")
-    generated, training, held_out = _check_samples(
-        1, generated=generated, training=training, held_out=held_out
-    )
+    generated, training, held_out = _check_samples(1, generated=generated, training=training, held_out=held_out)
     _, to_generated = pairwise_distances_argmin_min(generated, training)
     _, to_held_out = pairwise_distances_argmin_min(held_out, training)
     return CopyCheck(

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from spectrovae.blocks import convolution_block, kernel_initializer
+from spectrovae.checks import check_positive_int
 from spectrovae.posterior import num_posterior_parameters
 
 ARCHITECTURES = ("temporal", "classic")
@@ -56,8 +57,7 @@ def check_network(input_shape: tuple[int, ...], architecture: str, depth: int) -
         raise ValueError(f"`architecture` must be one of {ARCHITECTURES}. Received: architecture={architecture!r}")
     if len(input_shape) != 3 or input_shape[-1] != 1 or any(size < 1 for size in input_shape):
         raise ValueError(f"`input_shape` must be (bins, frames, 1). Received: input_shape={input_shape!r}")
-    if depth < 1:
-        raise ValueError(f"The depth must be 1 or more. Received: depth={depth!r}")
+    check_positive_int("depth", depth)
     axes = {"frames": input_shape[1]} | ({"bins": input_shape[0]} if architecture == "classic" else {})
     for axis, size in axes.items():
         if size % 2**depth:

@@ -58,9 +58,7 @@ class SoundDistance:
         True
     """
 
-    def __init__(
-        self, training: Any, converter: SpectrogramConverter, explained_variance: float = 0.9
-    ) -> None:
+    def __init__(self, training: Any, converter: SpectrogramConverter, explained_variance: float = 0.9) -> None:
         if not 0 < explained_variance <= 1:
             raise ValueError(
                 f"`explained_variance` must be in (0, 1]. Received: explained_variance={explained_variance}"
@@ -104,9 +102,7 @@ class SoundDistance:
         return frechet_distance(self.embed(first), self.embed(second))
 
 
-def pairwise_distance(
-    windows: Any, converter: SpectrogramConverter | None = None, max_windows: int = 256
-) -> float:
+def pairwise_distance(windows: Any, converter: SpectrogramConverter | None = None, max_windows: int = 256) -> float:
     """Return the mean over all pairs of windows of their root-mean-square difference.
 
     Args:

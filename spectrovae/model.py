@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from spectrovae.checks import check_positive_int, check_seed
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.decoder import build_decoder
 from spectrovae.encoder import build_encoder
@@ -79,19 +80,16 @@ class SpectroVAE(Objective):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in {"latent_dim": latent_dim, "width": width, "num_kl_samples": num_kl_samples}.items():
-            if value < 1:
-                raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value!r}")
-        self.latent_dim = latent_dim
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
         self.num_components = num_components
         self.decoder_depth = decoder_depth
         self.architecture = architecture
         self.posterior = posterior
-        self.width = width
-        self.num_kl_samples = num_kl_samples
+        self.width = check_positive_int("width", width)
+        self.num_kl_samples = check_positive_int("num_kl_samples", num_kl_samples)
         self.learn_weights = learn_weights
         self.warm_start = warm_start
-        self.seed = seed
+        self.seed = check_seed("seed", seed)
         self.input_shape = tuple(input_shape)
 
         # Python's generator, since keras.utils.set_random_seed seeds it.

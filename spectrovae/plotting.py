@@ -84,9 +84,7 @@ def plot_spectrograms(
     if num_columns < 1:
         raise ValueError(f"`num_columns` must be at least 1. Received: num_columns={num_columns}")
     if frequency_scale not in ("log", "linear"):
-        raise ValueError(
-            f"`frequency_scale` must be 'log' or 'linear'. Received: frequency_scale={frequency_scale!r}"
-        )
+        raise ValueError(f"`frequency_scale` must be 'log' or 'linear'. Received: frequency_scale={frequency_scale!r}")
     figure, panels = _panels(len(windows), num_columns, width=4.2, height=3.0)
     times = np.arange(windows.shape[2]) * converter.hop_length / converter.sample_rate
     for index, axes in enumerate(panels):
@@ -236,9 +234,7 @@ def _count_components(labels: ArrayLike, num_codes: int, num_components: int | N
             f"Received: labels of shape {values.shape} and type {values.dtype}"
         )
     if num_components is not None and values.max() >= num_components:
-        raise ValueError(
-            f"`labels` must be below num_components={num_components}. Received: a label of {values.max()}"
-        )
+        raise ValueError(f"`labels` must be below num_components={num_components}. Received: a label of {values.max()}")
     counts = np.bincount(values, minlength=num_components or 0)
     return {component: int(count) for component, count in enumerate(counts) if count or num_components}
 

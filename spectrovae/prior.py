@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from spectrovae.checks import check_positive_int, check_seed
+
 
 def stateless_seed(seed: int | None, generator: keras.random.SeedGenerator) -> tf.Tensor:
     """Return the two-integer seed with which TensorFlow Probability draws the same numbers every time.
@@ -23,8 +25,7 @@ def stateless_seed(seed: int | None, generator: keras.random.SeedGenerator) -> t
     """
     if seed is None:
         return tf.cast(generator.next(), tf.int32)
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"`seed` must be None or an integer of 0 or more. Received: seed={seed!r}")
+    check_seed("seed", seed)
     return tf.constant([seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF], tf.int32)
 
 
@@ -74,16 +75,12 @@ class GaussianMixturePrior(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32"} | kwargs)
-        if not isinstance(num_components, (int, np.integer)) or num_components < 1:
-            raise ValueError(
-                f"`num_components` must be an integer of 1 or more. Received: num_components={num_components!r}"
-            )
         if not min_scale > 0:
             raise ValueError(f"`min_scale` must be above 0. Received: min_scale={min_scale!r}")
-        self.num_components = int(num_components)
+        self.num_components = check_positive_int("num_components", num_components)
         self.learn_weights = learn_weights
         self.min_scale = min_scale
-        self.seed = seed
+        self.seed = check_seed("seed", seed)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -162,8 +159,7 @@ class GaussianMixturePrior(keras.layers.Layer):
         """
         if not self.built:
             raise ValueError("The prior does not know its `latent_dim` yet. Call it on codes, or build it, first.")
-        if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
-            raise ValueError(f"`num_samples` must be an integer of 1 or more. Received: num_samples={num_samples!r}")
+        check_positive_int("num_samples", num_samples)
         if not temperature >= 0:
             raise ValueError(f"`temperature` must be 0 or more. Received: temperature={temperature!r}")
         pair = stateless_seed(seed, self.seed_generator)

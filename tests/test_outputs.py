@@ -1,0 +1,144 @@
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+
+from spectrovae import SpectrogramConverter, audio_dataset
+from spectrovae.audio import write_audio
+from spectrovae.outputs import ModelSummary, read_window, summarize, write_reconstruction, write_results, write_windows
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def assert_is_picture(path):
+    content = path.read_bytes()
+    assert content.startswith(PNG_SIGNATURE) and len(content) > 5000, path
+
+
+def assert_is_sound(path, converter):
+    samples, sample_rate = soundfile.read(path)
+    assert sample_rate == converter.sample_rate and samples.shape == (converter.window_length,), path
+    return samples
+
+
+@pytest.fixture
+def recordings(tmp_path, small_converter):
+    """A folder with three recordings of 4 windows each, and a file that is none."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    noise = np.random.default_rng(0).normal(size=(3, 4 * small_converter.window_length))
+    for number, samples in enumerate(noise):
+        write_audio(folder / f"{number}.wav", 0.1 * samples / np.abs(samples).max(), small_converter.sample_rate)
+    (folder / "broken.wav").write_text("not a sound")
+    return folder
+
+
+def test_read_window_is_the_window_of_the_dataset(recordings, small_converter):
+    dataset = audio_dataset(
+        recordings / "1.wav", small_converter, random_offset=False, shuffle=False, cache="memory", verbose=0
+    )
+    second = next(iter(dataset))[1]
+    waveform = read_window(recordings / "1.wav", small_converter, start=small_converter.window_duration)
+    # Frames at the edges see other samples, since a window is a cut from the whole recording.
+    difference = small_converter.to_spectrogram(waveform)[:, 2:-2] - second[:, 2:-2]
+    assert np.abs(difference).max() < 2e-3
+
+
+def test_read_window_in_a_long_recording_of_another_rate(tmp_path, small_converter):
+    times = np.arange(16000 * 20) / 16000
+    write_audio(tmp_path / "rising.wav", 0.5 * np.sin(2 * np.pi * (100 * times + 20 * times**2)), 16000)
+    waveform = read_window(tmp_path / "rising.wav", small_converter, start=15.0)
+    assert waveform.shape == (small_converter.window_length,) and waveform.dtype == np.float32
+    now = 15 + np.arange(len(waveform)) / small_converter.sample_rate
+    np.testing.assert_allclose(waveform, 0.5 * np.sin(2 * np.pi * (100 * now + 20 * now**2)), atol=2e-3)
+
+
+def test_read_window_repeats_short_recordings_and_refuses_starts_beyond_the_end(tmp_path, small_converter):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 100)
+    write_audio(tmp_path / "short.wav", samples, small_converter.sample_rate)
+    waveform = read_window(tmp_path / "short.wav", small_converter)
+    np.testing.assert_allclose(waveform, np.resize(samples, small_converter.window_length), atol=1e-4)
+    for start in (0.0125, 9.0, -1.0):
+        with pytest.raises(ValueError, match=f"start={start}"):
+            read_window(tmp_path / "short.wav", small_converter, start=start)
+
+
+def test_write_windows(tmp_path, windows, small_converter):
+    paths = write_windows(windows[:10], small_converter, tmp_path / "new", name="sample", seed=0)
+    assert [path.name for path in paths[::9]] == ["sample_01.wav", "sample_10.wav"]
+    assert len(list((tmp_path / "new").iterdir())) == 20
+    for path in paths:
+        assert np.abs(assert_is_sound(path, small_converter)).max() > 0.01
+        assert_is_picture(path.with_suffix(".png"))
+    again = write_windows(windows[:1], small_converter, tmp_path / "again", seed=0)
+    assert again[0].name == "generated_1.wav"
+    np.testing.assert_array_equal(soundfile.read(again[0])[0], soundfile.read(paths[0])[0])
+
+
+def test_sounds_that_are_scaled_down_are_told_of(tmp_path, caplog):
+    converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32, num_iterations=2)
+    caplog.set_level(logging.WARNING, "spectrovae")
+    (path,) = write_windows(np.ones((1, 32, 32, 1)), converter, tmp_path)
+    assert np.abs(assert_is_sound(path, converter)).max() <= 1
+    assert "scaled down 1 of 1" in caplog.text
+
+
+def test_write_reconstruction(tmp_path, make_model, windows):
+    model = make_model()
+    model.adapt(windows, verbose=0)
+    waveform = model.converter.to_audio(windows[0], seed=0)
+    original, reconstruction, picture = write_reconstruction(model, waveform, tmp_path / "new", seed=0)
+    np.testing.assert_allclose(assert_is_sound(original, model.converter), waveform, atol=1e-4)
+    expected = model.converter.to_audio(model.reconstruct(model.converter.to_spectrogram(waveform)[None])[0], seed=0)
+    np.testing.assert_allclose(assert_is_sound(reconstruction, model.converter), expected, atol=1e-4)
+    assert_is_picture(picture)
+
+
+def test_summarize_against_the_definitions(make_model, windows):
+    model = make_model()
+    model.adapt(windows[:32], verbose=0)
+    generated = model.generate(4, seed=0)
+    summary = summarize(model, generated, windows[:32], windows[32:])
+    held_out, levels = 80 * windows[32:], 80 * windows[:32]
+    assert (summary.kind, summary.num_windows, summary.num_generated) == ("held-out", 16, 4)
+    errors = held_out - 80 * model.reconstruct(windows[32:])
+    assert summary.rmse_db == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-4)
+    spectrum = levels.mean(axis=(0, 2), keepdims=True)
+    assert summary.mean_spectrum_rmse_db == pytest.approx(np.sqrt(np.mean((held_out - spectrum) ** 2)), rel=1e-4)
+    pairs = [(i, j) for i in range(32) for j in range(i)]
+    distances = [np.sqrt(np.mean((levels[i] - levels[j]) ** 2)) for i, j in pairs]
+    assert summary.real_pairwise_db == pytest.approx(np.mean(distances), rel=1e-4)
+    assert summary.diversity_ratio == pytest.approx(summary.generated_pairwise_db / np.mean(distances), rel=1e-4)
+    assert summarize(model, generated, windows).kind == "training"
+
+
+def test_summary_in_words():
+    summary = ModelSummary("held-out", 15, 6.891, 9.512, 5, 8.4, 14.0)
+    assert str(summary) == (
+        "Reconstruction: 6.89 dB RMSE on 15 held-out windows; the mean spectrum of the training windows is 9.51 dB "
+        "off.\nDiversity: 5 generated windows differ by 8.40 dB on average, real ones by 14.00 dB: a ratio of 0.60."
+    )
+
+
+@pytest.mark.parametrize("validation_split", [0.0, 0.3])
+def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings, validation_split):
+    model = make_model()
+    datasets = audio_dataset(
+        recordings, model.converter, 4, validation_split=validation_split, seed=0, cache="memory", verbose=0
+    )
+    train, validation = datasets if validation_split else (datasets, None)
+    history = {"loss": [2.0, 1.0]}
+    summary = write_results(model, train, validation, history, tmp_path / "out", num_samples=3, seed=0)
+    assert summary.num_windows == (4 if validation_split else 12)
+    sounds = {path.stem for path in (tmp_path / "out").glob("*.wav")}
+    assert sounds == {"generated_1", "generated_2", "generated_3", "original", "reconstruction"}
+    for path in (tmp_path / "out").glob("*.png"):
+        assert_is_picture(path)
+    for name in ("generated", "loss_curves", "reconstruction", "generated_3"):
+        assert (tmp_path / "out" / f"{name}.png").exists()
+    text = (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8")
+    assert text.startswith(str(summary))
+    assert "3 of 4 files used: 12 windows" in text and "broken.wav: unreadable" in text
+    assert all(str(recordings / f"{number}.wav") in text for number in range(3))
+    assert ("Held out:" in text) == bool(validation_split)
