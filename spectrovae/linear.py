@@ -121,40 +121,21 @@ def fit_linear_optimum(
     Raises:
         ValueError: If there are fewer than two windows.
     """
-    generator = np.random.default_rng(seed)
-    averaged: list[np.ndarray] = []
-    reservoir: list[np.ndarray] = []
-    num_seen = 0
-    for batch in batches:
-        steps = average_frames(np.asarray(batch), pool_size)
-        averaged += [steps, steps[:, ::-1]] if time_reversal else [steps]
-        for window in np.asarray(batch):
-            num_seen += 1
-            if len(reservoir) < num_residual_windows:
-                reservoir.append(window)
-            elif (place := generator.integers(num_seen)) < num_residual_windows:
-                reservoir[place] = window
-    if num_seen < 2:
-        raise ValueError(f"The linear start needs at least 2 windows. Received: {num_seen}")
-    features = np.concatenate(averaged).reshape(-1, averaged[0][0].size)
-    del averaged
+    features, sample, num_windows = _collect(batches, pool_size, time_reversal, num_residual_windows, seed)
+    if num_windows < 2:
+        raise ValueError(f"The linear start needs at least 2 windows. Received: {num_windows}")
     # Fewer than three power iterations lose directions.
     pca = sklearn.decomposition.PCA(
-        min(latent_dim, *features.shape),
-        copy=False,
-        svd_solver="randomized",
-        iterated_power=3,
-        random_state=seed,
+        min(latent_dim, *features.shape), copy=False, svd_solver="randomized", iterated_power=3, random_state=seed
     ).fit(features)
     num_missing = latent_dim - pca.n_components_
     directions = np.pad(pca.components_, ((0, num_missing), (0, 0)))
 
-    full = np.stack(reservoir)
-    centred = average_frames(full, pool_size).reshape(len(full), -1) - pca.mean_
-    restored = pca.mean_ + centred @ directions.T @ directions
-    restored = restored.reshape(len(full), -1, full.shape[1])
-    squares = np.square(full - interpolate_frames(restored, pool_size))
-    share_left = 1 - min(latent_dim, full[0].size - 1) / full[0].size
+    steps = average_frames(sample, pool_size)
+    centred = steps.reshape(len(sample), -1) - pca.mean_
+    restored = (pca.mean_ + centred @ directions.T @ directions).reshape(steps.shape)
+    squares = np.square(sample - interpolate_frames(restored, pool_size))
+    share_left = 1 - min(latent_dim, sample[0].size - 1) / sample[0].size
     return LinearOptimum(
         mean=pca.mean_,
         directions=directions,
@@ -162,5 +143,28 @@ def fit_linear_optimum(
         noise_variance=max(float(squares.mean()) / share_left, 1e-8),
         residual_scales=np.sqrt(squares.mean(axis=(0, 2, 3))),
         pool_size=pool_size,
-        num_windows=num_seen,
+        num_windows=num_windows,
     )
+
+
+def _collect(
+    batches: Iterable[np.ndarray], pool_size: int, time_reversal: bool, sample_size: int, seed: int | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return averaged windows as rows, a random sample of full windows, and the number of windows."""
+    generator = np.random.default_rng(seed)
+    averaged: list[np.ndarray] = []
+    sample: list[np.ndarray] = []
+    num_windows = 0
+    for batch in batches:
+        steps = average_frames(np.asarray(batch), pool_size)
+        averaged += [steps, steps[:, ::-1]] if time_reversal else [steps]
+        for window in np.asarray(batch):
+            num_windows += 1
+            # Reservoir sampling. Copies, since a view would keep its whole batch in memory.
+            if len(sample) < sample_size:
+                sample.append(window.copy())
+            elif (place := generator.integers(num_windows)) < sample_size:
+                sample[place] = window.copy()
+    if not averaged:
+        return np.empty((0, 0)), np.empty((0, 0)), 0
+    return np.concatenate(averaged).reshape(-1, averaged[0][0].size), np.stack(sample), num_windows

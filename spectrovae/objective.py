@@ -25,6 +25,15 @@ def default_optimizer() -> keras.optimizers.Optimizer:
     return keras.optimizers.AdamW(learning_rate=5e-4, use_ema=True, ema_momentum=0.99)
 
 
+def with_averaging(callbacks: Any) -> Any:
+    """Return callbacks with one that validates the optimizer's average of the weights, where none does."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks = keras.tree.flatten(callbacks or [])
+    is_there = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks)
+    return callbacks if is_there else [keras.callbacks.SwapEMAWeights(), *callbacks]
+
+
 class Objective(LatentSpace, WarmStart, keras.Model):
     """The part of `SpectroVAE` that trains: `compile`, `fit` and the steps that Keras calls."""
 
@@ -90,6 +99,9 @@ class Objective(LatentSpace, WarmStart, keras.Model):
                 x[: math.ceil(len(x) * (1 - held_out))] if held_out else x,
                 verbose=int(verbose in ("auto", 1)),
             )
+        if self.compiled and getattr(self.optimizer, "use_ema", False):
+            # The training ends with the average, so that is what the log has to show.
+            kwargs["callbacks"] = with_averaging(kwargs.get("callbacks"))
         return super().fit(x, *args, shuffle=is_array if shuffle is None else shuffle, **kwargs)
 
     def compute_terms(self, windows: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:

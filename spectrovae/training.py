@@ -94,13 +94,12 @@ def fit_resumably(
         outlook = "going on" if len(rows) < epochs else "nothing is left to train unless `epochs` is raised"
         logger.info("%d of %d epochs in %s are done: %s.", len(rows), epochs, folder, outlook)
     if len(rows) < epochs:
-        averaging = [keras.callbacks.SwapEMAWeights()] if getattr(model.optimizer, "use_ema", False) else []
         model.fit(
             training,
             validation_data=validation,
             epochs=epochs,
             initial_epoch=len(rows),
-            callbacks=[*averaging, *callbacks, _Keeper(folder, rows)],
+            callbacks=[*callbacks, _Keeper(folder, rows)],
             verbose=verbose,
             **kwargs,
         )

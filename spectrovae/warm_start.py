@@ -43,8 +43,8 @@ class WarmStart:
     def adapt(
         self,
         x: Any,
-        num_passes: int = 4,
-        max_windows: int = 4096,
+        num_passes: int = 3,
+        max_windows: int = 3072,
         time_reversal: bool = True,
         batch_size: int = 32,
         verbose: int = 1,

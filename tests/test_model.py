@@ -91,6 +91,13 @@ def test_the_same_seed_trains_the_same_model(make_model, windows):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
+def test_validation_shows_the_average_that_training_ends_with(make_model, windows):
+    model = make_model()
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9))
+    logged = model.fit(windows, validation_data=windows, epochs=3, batch_size=8, verbose=0).history["val_rmse_db"][-1]
+    assert model.evaluate(windows, verbose=0, return_dict=True)["rmse_db"] == pytest.approx(logged, rel=1e-4)
+
+
 def test_metrics_of_the_user_compare_window_and_reconstruction(make_model, windows):
     model = make_model()
     model.compile(metrics=[keras.metrics.MeanAbsoluteError()])

@@ -1,0 +1,181 @@
+"""The scripts in `examples/`, each run as a user runs it, in small."""
+
+import csv
+import importlib.util
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+from spectrovae import SpectrogramConverter
+from spectrovae.synthesis import compose_collection
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+WINDOW = {"sample-rate": 8000, "n-fft": 64, "hop-length": 16, "num-frames": 32}
+MODEL = {"latent-dim": 4, "num-components": 2, "decoder-depth": 2, "width": 8, "seed": 0}
+WINDOW_LENGTH = 32 * 16
+
+
+def run(name: str, *arguments: object, **options: object) -> None:
+    """Run the `main` of a script in this process, which is quicker than a new one."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    words = [str(argument) for argument in arguments]
+    module.main(words + [f"--{key.replace('_', '-')}={value}" for key, value in options.items()])
+
+
+def run_train(recordings: Path, output: Path, *arguments: object, **options: object) -> None:
+    small = {key.replace("-", "_"): value for key, value in (WINDOW | MODEL).items()}
+    run("train", recordings, *arguments, **small | {"output": output, "cache": output / "cache"} | options)
+
+
+def assert_is_sound(path: Path, num_samples: int, sample_rate: int) -> None:
+    samples, actual_rate = soundfile.read(path)
+    assert (samples.shape, actual_rate) == ((num_samples,), sample_rate), path
+    assert np.abs(samples).max() > 1e-3, f"{path} is silent"
+
+
+def assert_is_picture(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n") and len(content) > 5000, path
+
+
+def assert_is_complete(folder: Path, num_samples: int, window_length: int, sample_rate: int) -> str:
+    """Check what every training script writes; return the summary."""
+    names = [*(f"generated_{number}" for number in range(1, num_samples + 1)), "original", "reconstruction"]
+    assert {path.stem for path in folder.glob("*.wav")} == set(names)
+    for name in names:
+        assert_is_sound(folder / f"{name}.wav", window_length, sample_rate)
+    pictures = {*names, "generated", "loss_curves"} - {"original"}
+    assert {path.stem for path in folder.glob("*.png")} == pictures
+    for name in pictures:
+        assert_is_picture(folder / f"{name}.png")
+    return (folder / "summary.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory) -> Path:
+    """A folder with four pieces of two seconds and a file that is no sound."""
+    folder = tmp_path_factory.mktemp("recordings")
+    compose_collection(folder, num_pieces=4, duration=2.0, sample_rate=8000)
+    (folder / "broken.wav").write_text("not a sound")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(recordings, tmp_path_factory) -> Path:
+    """The folder of a training of two epochs."""
+    output = tmp_path_factory.mktemp("trained")
+    run_train(recordings, output, epochs=2, validation_split=0.3, num_samples=2)
+    return output
+
+
+def num_logged_epochs(folder: Path) -> int:
+    with (folder / "log.csv").open() as file:
+        return len(list(csv.DictReader(file)))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_help_tells_what_each_option_does(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run(name, "--help")
+    text = capsys.readouterr().out
+    assert f"python examples/{name}.py" in text and "--output" in text
+
+
+def test_train_writes_everything_and_accounts_for_every_file(trained):
+    summary = assert_is_complete(trained, 2, WINDOW_LENGTH, 8000)
+    assert "4 of 5 files used" in summary and "broken.wav: unreadable" in summary
+    assert "Held out:" in summary
+    assert num_logged_epochs(trained) == 2
+    model = keras.saving.load_model(trained / "model.keras")
+    assert model.converter == SpectrogramConverter(8000, 64, 16, 32)
+    assert (model.latent_dim, model.num_components, model.width) == (4, 2, 8)
+
+
+def test_train_goes_on_where_it_stopped(trained, recordings, tmp_path, caplog):
+    output = tmp_path / "trained"
+    shutil.copytree(trained, output)
+    steps = int(keras.saving.load_model(output / "checkpoint.keras").optimizer.iterations)
+    run_train(recordings, output, epochs=3, validation_split=0.3, learning_rate=1e-5)
+    assert "2 of 3 epochs" in caplog.text and "going on" in caplog.text
+    assert num_logged_epochs(output) == 3
+    optimizer = keras.saving.load_model(output / "checkpoint.keras").optimizer
+    assert int(optimizer.iterations) == steps * 3 / 2
+    assert float(optimizer.learning_rate) == pytest.approx(1e-5)
+    run_train(recordings, output, epochs=3, validation_split=0.3)
+    assert "nothing is left to train" in caplog.text
+    assert num_logged_epochs(output) == 3
+
+
+def test_train_on_one_file_in_mixed_precision_with_nothing_held_out(recordings, tmp_path):
+    try:
+        run_train(recordings / "piece_00.wav", tmp_path, "--mixed-precision", epochs=1, validation_split=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    summary = assert_is_complete(tmp_path, 5, WINDOW_LENGTH, 8000)
+    assert "training windows" in summary and "Held out" not in summary
+    assert "mixed_bfloat16" in zipfile.ZipFile(tmp_path / "checkpoint.keras").read("config.json").decode()
+
+
+def test_generate_repeats_with_a_seed(trained, tmp_path, capsys):
+    for folder, seed in (("one", 1), ("same", 1), ("other", 2)):
+        options = {"component": 1, "temperature": 0.5, "num_samples": 3, "seed": seed}
+        run("generate", trained / "model.keras", output=tmp_path / folder, **options)
+    assert str(tmp_path / "one" / "generated_3.wav") in capsys.readouterr().out
+    assert len(list((tmp_path / "one").iterdir())) == 6
+    for path in (tmp_path / "one").glob("*.wav"):
+        assert_is_sound(path, WINDOW_LENGTH, 8000)
+        assert_is_picture(path.with_suffix(".png"))
+        assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes()
+        assert path.read_bytes() != (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_interpolate_walks_from_one_recording_to_the_other(trained, recordings, tmp_path):
+    ends = recordings / "piece_00.wav", recordings / "piece_01.wav"
+    for name, first, second in (("there", *ends), ("back", *reversed(ends))):
+        walk = tmp_path / name / "walk.wav"
+        run("interpolate", trained / "model.keras", first, second, num_steps=5, output=walk, seed=0)
+        assert_is_sound(walk, 5 * WINDOW_LENGTH, 8000)
+        assert_is_picture(walk.with_suffix(".png"))
+    converter = SpectrogramConverter(8000, 64, 16, 32)
+    there, back = (
+        converter.to_spectrogram(soundfile.read(tmp_path / name / "walk.wav")[0]).reshape(32, 5, 32)
+        for name in ("there", "back")
+    )
+    # The way back is the same way, up to the phases that are estimated anew: levels within 3 dB on average.
+    assert np.abs(there - back[:, ::-1]).mean() * 80 < 3
+
+
+@pytest.mark.slow
+def test_quickstart_as_a_command(tmp_path):
+    command = [sys.executable, EXAMPLES / "quickstart.py", "--num-pieces=4", "--epochs=1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    folder = tmp_path / "outputs"
+    summary = assert_is_complete(folder, 5, 512 * 256, 22050)
+    assert len(list((folder / "music").glob("*.wav"))) == 4 and "4 of 4 files used" in summary
+    figures = summary.splitlines()[:2]
+    assert figures[0].startswith("Reconstruction: ") and figures[1].startswith("Diversity: 5 generated windows")
+    assert "\n".join(figures) in result.stdout
+    model = keras.saving.load_model(folder / "model.keras")
+    assert model.adapted and model.generate(1, seed=0).shape == (1, 512, 512, 1)
+
+
+@pytest.mark.slow
+def test_classic_takes_a_step(tmp_path):
+    compose_collection(tmp_path / "music", num_pieces=3, duration=12.5, sample_rate=44100)
+    output = tmp_path / "classic"
+    try:
+        run("classic", tmp_path / "music", epochs=1, max_steps=1, batch_size=2, output=output)
+        assert_is_complete(output, 5, 512 * 1024, 44100)
+        with zipfile.ZipFile(output / "model.keras") as archive:
+            assert archive.testzip() is None
+    finally:
+        (output / "model.keras").unlink(missing_ok=True)  # a gigabyte
