@@ -39,9 +39,7 @@ def test_discrepancy_is_unbiased_and_grows_with_the_shift():
 def test_median_bandwidths():
     points = np.random.default_rng(0).normal(size=(3000, 2))
     # Half the squared distance of two normal points is chi-squared / 2 distributed: median 2 sqrt(ln 2).
-    np.testing.assert_allclose(
-        median_bandwidths(points), 2 * math.sqrt(math.log(2)) * np.array([0.5, 1, 2]), 0.03
-    )
+    np.testing.assert_allclose(median_bandwidths(points), 2 * math.sqrt(math.log(2)) * np.array([0.5, 1, 2]), 0.03)
     with pytest.raises(ValueError, match="identical"):
         median_bandwidths(np.zeros((5, 2)))
 

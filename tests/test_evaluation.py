@@ -97,9 +97,7 @@ def test_report_of_good_copied_and_collapsed_windows():
         report(make_windows(30, seed=5, brightness=0.4)),
     )
     assert (good.num_generated, good.num_held_out, good.num_training) == (30, 30, 60)
-    assert good.copies.ratio == pytest.approx(1, abs=0.2) and good.diversity_ratio == pytest.approx(
-        1, abs=0.1
-    )
+    assert good.copies.ratio == pytest.approx(1, abs=0.2) and good.diversity_ratio == pytest.approx(1, abs=0.1)
     assert copied.copies.ratio < 0.01 and copied.copies.share_nearer == 1.0
     assert collapsed.diversity_ratio < 0.01
     assert dull.maximum_mean_discrepancy > 0.1 > 5 * abs(good.maximum_mean_discrepancy)

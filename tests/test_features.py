@@ -41,8 +41,7 @@ def test_features_tell_the_order_of_time():
     windows = make_beats(10)
     order = np.random.default_rng(0).permutation(64)
     plain, shuffled, backwards = (
-        window_features(version, CONVERTER)
-        for version in (windows, windows[:, :, order], windows[:, :, ::-1])
+        window_features(version, CONVERTER) for version in (windows, windows[:, :, order], windows[:, :, ::-1])
     )
     num_bands = (plain.shape[1] - 48) // 3
     np.testing.assert_allclose(shuffled[:, : 2 * num_bands], plain[:, : 2 * num_bands])
