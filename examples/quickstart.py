@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--audio", type=Path, help="folder of recordings; by default music is composed")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder to write to (%(default)s)")
     parser.add_argument("--epochs", type=int, default=30, help="walks over the music (%(default)s)")
-    parser.add_argument("--num-pieces", type=int, default=36, help="pieces of 20 s to compose (%(default)s)")
+    parser.add_argument("--num-pieces", type=int, default=48, help="pieces of 20 s to compose (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides music and training (%(default)s)")
     args = parser.parse_args(argv)
     start = time.monotonic()

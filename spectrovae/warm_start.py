@@ -86,7 +86,7 @@ class WarmStart:
         batches = self._limited(x, passes, max_windows, batch_size, verbose)
         pool_size = self.encoder.get_layer("linear_pooling").pool_size[0]
         optimum = fit_linear_optimum(batches, self.latent_dim, pool_size, time_reversal, seed=self.seed)
-        self._assign_linear_optimum(optimum)
+        self.assign_linear_optimum(optimum)
         self.fit_prior(x, max_windows, batch_size)
         self.num_adapted_windows.assign(optimum.num_windows)
 
@@ -105,7 +105,8 @@ class WarmStart:
         progress.target = num_windows
         progress.update(num_windows, finalize=True)
 
-    def _assign_linear_optimum(self, optimum: LinearOptimum) -> None:
+    def assign_linear_optimum(self, optimum: LinearOptimum) -> None:
+        """Set the linear paths, the posterior's scale and the likelihood's scale to a linear optimum."""
         self.encoder.get_layer("linear_mean").set_weights([optimum.encoder_kernel, optimum.encoder_bias])
         self.decoder.get_layer("linear_window").set_weights([optimum.decoder_kernel, optimum.mean])
         raw_scales = raw_posterior_scales(optimum.posterior_scales, self.posterior)

@@ -1,0 +1,196 @@
+"""The linear start of many models, computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectrovae import SpectroVAE
+from spectrovae.batching import iterate_batches
+from spectrovae.files import replaced_when_complete
+from spectrovae.linear import LinearOptimum, average_frames, fit_linear_optimum, interpolate_frames
+
+
+class SharedLinearStart:
+    """`SpectroVAE.adapt` for many models on the same data: one decomposition for each depth.
+
+    Principal directions do not depend on how many are kept, so that of the largest code serves all. What depends
+    on it, the residual, is measured for each size on the same sample of windows. The prior is fitted for each
+    model: that takes little time.
+
+    Args:
+        latent_dims: The code sizes that will be asked for.
+        folder: Where the results are kept for other processes; None for none.
+        seed: Integer that makes the decomposition repeat.
+        num_passes: How often a dataset is walked over, as for `SpectroVAE.adapt`.
+        max_windows: Bound on the number of windows that are used.
+
+    Example:
+        >>> windows = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
+        >>> start = SharedLinearStart([2, 4])
+        >>> for latent_dim in (2, 4):
+        ...     model = SpectroVAE((16, 16, 1), latent_dim, num_components=1, decoder_depth=2, width=4)
+        ...     start.adapt(model, windows)
+        >>> model.adapted, start.num_computed
+        (True, 1)
+    """
+
+    def __init__(
+        self,
+        latent_dims: Iterable[int],
+        folder: str | Path | None = None,
+        seed: int | None = None,
+        num_passes: int = 4,
+        max_windows: int = 4096,
+    ) -> None:
+        self.latent_dims = sorted(set(latent_dims))
+        self.folder = None if folder is None else Path(folder)
+        self.seed = seed
+        self.num_passes = num_passes
+        self.max_windows = max_windows
+        self.num_computed = 0
+        self._data: Any = None
+        self._optima: dict[tuple[int, int], LinearOptimum] = {}
+
+    def adapt(self, model: SpectroVAE, x: Any) -> None:
+        """Start a model from the linear optimum of a data set.
+
+        Args:
+            model: A `SpectroVAE` of one of the `latent_dims`.
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them. Other data than
+                before are decomposed anew.
+
+        Raises:
+            ValueError: As `SpectroVAE.adapt` does.
+        """
+        if not model.can_adapt or model.latent_dim not in self.latent_dims or hasattr(x, "__next__"):
+            model.adapt(x, verbose=0)
+            return
+        if self._data is not x:
+            self._data, self._optima = x, {}
+        pool_size = model.encoder.get_layer("linear_pooling").pool_size[0]
+        if (pool_size, model.latent_dim) not in self._optima:
+            self._load_or_compute(x, pool_size)
+        optimum = self._optima[pool_size, model.latent_dim]
+        model.assign_linear_optimum(optimum)
+        model.fit_prior(x, self.max_windows)
+        model.num_adapted_windows.assign(optimum.num_windows)
+
+    def _load_or_compute(self, x: Any, pool_size: int) -> None:
+        file = None if self.folder is None else self.folder / f"pool_{pool_size}.npz"
+        if file is not None and file.exists():
+            optima = _load(file)
+        else:
+            optima = self._compute(x, pool_size)
+            self.num_computed += 1
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _save(file, optima)
+        self._optima |= {(pool_size, len(optimum.variances)): optimum for optimum in optima}
+
+    def _compute(self, x: Any, pool_size: int) -> list[LinearOptimum]:
+        sample = WindowSample(size=128, seed=self.seed)
+        batches = sample.collect(self._batches(x))
+        largest = fit_linear_optimum(batches, self.latent_dims[-1], pool_size, time_reversal=True, seed=self.seed)
+        windows = np.stack(sample.windows)
+        return [truncate_optimum(largest, latent_dim, windows) for latent_dim in self.latent_dims]
+
+    def _batches(self, x: Any) -> Iterator[np.ndarray]:
+        num_windows = 0
+        for _ in range(1 if hasattr(x, "shape") else self.num_passes):
+            for batch in iterate_batches(x, 32):
+                yield np.asarray(batch[: self.max_windows - num_windows])
+                num_windows += len(batch)
+                if num_windows >= self.max_windows:
+                    return
+
+
+class WindowSample:
+    """A random sample of the windows that flow by (Vitter's reservoir).
+
+    Args:
+        size: Number of windows to keep.
+        seed: Integer that makes the choice repeat.
+
+    Example:
+        >>> sample = WindowSample(size=2, seed=0)
+        >>> batches = list(sample.collect([np.zeros((3, 4, 4, 1)), np.ones((3, 4, 4, 1))]))
+        >>> len(batches), len(sample.windows)
+        (2, 2)
+    """
+
+    def __init__(self, size: int, seed: int | None = None) -> None:
+        self.size = size
+        self.windows: list[np.ndarray] = []
+        self._generator = np.random.default_rng(seed)
+        self._num_seen = 0
+
+    def collect(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the batches unchanged, and keep some of their windows."""
+        for batch in batches:
+            for window in batch:
+                self._num_seen += 1
+                if len(self.windows) < self.size:
+                    self.windows.append(np.array(window))
+                elif (place := self._generator.integers(self._num_seen)) < self.size:
+                    self.windows[place] = np.array(window)
+            yield batch
+
+
+def truncate_optimum(optimum: LinearOptimum, latent_dim: int, windows: np.ndarray) -> LinearOptimum:
+    """Return the linear optimum of fewer dimensions.
+
+    Args:
+        optimum: One of `latent_dim` dimensions or more.
+        latent_dim: How many directions to keep.
+        windows: Windows on which the residual is measured, shape `(num_windows, bins, frames, 1)`.
+
+    Example:
+        >>> windows = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+        >>> largest = fit_linear_optimum([windows], latent_dim=6, pool_size=2, seed=0)
+        >>> smaller = truncate_optimum(largest, 3, windows)
+        >>> smaller.noise_variance > largest.noise_variance
+        True
+    """
+    directions = optimum.directions[:latent_dim]
+    centred = average_frames(windows, optimum.pool_size).reshape(len(windows), -1) - optimum.mean
+    restored = optimum.mean + centred @ directions.T @ directions
+    restored = interpolate_frames(restored.reshape(len(windows), -1, windows.shape[1]), optimum.pool_size)
+    squares = np.square(windows - restored)
+    share_left = 1 - min(latent_dim, windows[0].size - 1) / windows[0].size
+    return dataclasses.replace(
+        optimum,
+        directions=directions,
+        variances=optimum.variances[:latent_dim],
+        noise_variance=max(float(squares.mean()) / share_left, 1e-8),
+        residual_scales=np.sqrt(squares.mean(axis=(0, 2, 3))),
+    )
+
+
+def _save(file: Path, optima: list[LinearOptimum]) -> None:
+    # The directions of the largest hold those of all others.
+    arrays = {
+        f"{index}_{key}": value
+        for index, optimum in enumerate(optima)
+        for key, value in dataclasses.asdict(optimum).items()
+        if key not in ("directions", "mean")
+    }
+    with replaced_when_complete(file) as part, part.open("wb") as stream:
+        np.savez(stream, directions=optima[-1].directions, mean=optima[-1].mean, **arrays)
+
+
+def _load(file: Path) -> list[LinearOptimum]:
+    with np.load(file, allow_pickle=False) as arrays:
+        directions, mean = arrays["directions"], arrays["mean"]
+        optima: list[LinearOptimum] = []
+        while f"{len(optima)}_variances" in arrays:
+            prefix = f"{len(optima)}_"
+            own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+            scalars = {key: value.item() for key, value in own.items() if value.ndim == 0}
+            kept = directions[: len(own["variances"])]
+            optima.append(LinearOptimum(**own | scalars | {"directions": kept, "mean": mean}))
+    return optima

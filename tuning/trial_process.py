@@ -1,0 +1,148 @@
+"""One trial, in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.context
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+
+from spectrovae.tuning.settings import SweepSettings, write_json
+
+OUTCOME = "outcome.json"
+"""Name of the file, in a trial's folder, that tells how it ended."""
+
+CHECKPOINT = "checkpoint.weights.h5"
+"""Name of the file with the weights of a trial's best epoch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialTask:
+    """What a process needs to know to run a trial.
+
+    Attributes:
+        settings: What all trials have in common.
+        hyperparameters: Configuration of the trial's `HyperParameters`.
+        folder: Where the outcome and the weights go.
+        cache: Folder of the decoded recordings.
+        linear_start: Folder of the shared linear start.
+        initial_weights: Weights to go on from, of an earlier trial; None for a new model.
+        verbose: As for `keras.Model.fit`.
+    """
+
+    settings: SweepSettings
+    hyperparameters: dict
+    folder: Path
+    cache: Path
+    linear_start: Path
+    initial_weights: Path | None = None
+    verbose: int = 2
+
+
+def run_in_child(task: TrialTask) -> dict[str, Any]:
+    """Run a trial in a child process and wait for its end.
+
+    All memory that training took goes back to the system with the process, and a trial that the system kills
+    takes nothing else with it.
+
+    Returns:
+        The outcome: `history` (losses and metrics by epoch) or `reason` (why it failed), `num_parameters`,
+        `seconds`, `peak_memory_mb`, `arguments` (those chosen for the model).
+    """
+    outcome_file = task.folder / OUTCOME
+    outcome_file.unlink(missing_ok=True)
+    start = time.monotonic()
+    process = _context().Process(target=_run_trial, args=(task,), name="trial")
+    process.start()
+    try:
+        process.join()
+    except BaseException:
+        process.kill()
+        process.join()
+        raise
+    if not outcome_file.exists():
+        write_json(outcome_file, {"reason": _explain_exit(process.exitcode)})
+    outcome = json.loads(outcome_file.read_text()) | {"seconds": time.monotonic() - start}
+    write_json(outcome_file, outcome)
+    return outcome
+
+
+def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context.ForkServerContext:
+    # Forked from a server that has imported TensorFlow and done nothing with it, a trial starts at once.
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _run_trial(task: TrialTask) -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    outcome: dict[str, Any] = {}
+    try:
+        _train(task, outcome)
+    except Exception as error:
+        outcome["reason"] = str(error) or type(error).__name__
+        if not isinstance(error, keras_tuner.errors.FailedTrialError):
+            outcome["reason"] = f"{type(error).__name__}: {outcome['reason']}"
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    outcome["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    write_json(task.folder / OUTCOME, outcome)
+
+
+def _train(task: TrialTask, outcome: dict[str, Any]) -> None:
+    hp = keras_tuner.HyperParameters.from_config(task.hyperparameters)
+    hypermodel = task.settings.hypermodel(task.linear_start)
+    model = hypermodel.build(hp)
+    outcome["num_parameters"] = model.count_params()
+    outcome["arguments"] = hypermodel.declare_hyperparameters(hp)
+    if task.initial_weights is not None:
+        model.load_weights(task.initial_weights)
+    train, validation = task.settings.datasets(task.cache)
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        task.folder / CHECKPOINT,
+        monitor=task.settings.make_objective().name,
+        mode="min",
+        save_best_only=True,
+        save_weights_only=True,
+    )
+    history = hypermodel.fit(
+        hp,
+        model,
+        train,
+        validation_data=validation,
+        # Hyperband's own numbers of epochs have precedence.
+        epochs=hp.values.get("tuner/epochs", task.settings.epochs),
+        initial_epoch=hp.values.get("tuner/initial_epoch", 0),
+        callbacks=[checkpoint],
+        verbose=task.verbose,
+    )
+    outcome["history"] = {name: [float(value) for value in values] for name, values in history.history.items()}
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _explain_exit(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"The process of the trial ended with exit code {exit_code} and left no result."
+    name = signal.Signals(-exit_code).name
+    hint = " Most likely the system was out of memory." if name == "SIGKILL" else ""
+    return f"The process of the trial was killed by {name}.{hint}"
