@@ -7,6 +7,7 @@ and `log.csv`; at the end also sounds, pictures and `summary.txt`, which account
 """
 
 import argparse
+import inspect
 import logging
 import os
 from pathlib import Path
@@ -18,6 +19,8 @@ import keras
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
 from spectrovae.outputs import write_results
 from spectrovae.training import fit_resumably
+
+MODEL_ARGUMENTS = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,12 +38,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-samples", type=int, default=5, help="sounds to generate at the end")
     parser.add_argument("--seed", type=int, default=None, help="decides the split, initial weights and all draws")
     model = parser.add_argument_group("model")
-    model.add_argument("--latent-dim", type=int, default=100, help="size of a window's code")
-    model.add_argument("--num-components", type=int, default=8, help="Gaussians in the prior")
-    model.add_argument("--decoder-depth", type=int, default=6, help="how often the decoder doubles its grid")
-    model.add_argument("--width", type=int, default=256, help="channels of the networks")
-    model.add_argument("--likelihood", default="gaussian", help='or "heteroscedastic_gaussian", "bernoulli", ...')
-    model.add_argument("--posterior", default="diagonal", help='or "full"')
+    model.add_argument("--latent-dim", type=int, help="size of a window's code")
+    model.add_argument("--num-components", type=int, help="Gaussians in the prior")
+    model.add_argument("--decoder-depth", type=int, help="how often the decoder doubles its grid")
+    model.add_argument("--width", type=int, help="channels of the decoder")
+    model.add_argument("--likelihood", help='or "gaussian", "bernoulli", "continuous_bernoulli"')
+    model.add_argument("--posterior", help='or "full"')
+    defaults = {name: argument.default for name, argument in inspect.signature(SpectroVAE).parameters.items()}
+    parser.set_defaults(**{name: defaults[name] for name in MODEL_ARGUMENTS})
     window = parser.add_argument_group("window")
     window.add_argument("--sample-rate", type=int, default=22050, help="Hz; half of it is the highest frequency")
     window.add_argument("--n-fft", type=int, default=1024, help="samples per frame")
@@ -72,8 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         loop_short_files=args.loop_short_files,
     )
     train, validation = datasets if args.validation_split else (datasets, None)
-    names = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior", "seed")
-    settings = {name: getattr(args, name) for name in names}
+    settings = {name: getattr(args, name) for name in (*MODEL_ARGUMENTS, "seed")}
     model = SpectroVAE(converter.window_shape, converter=converter, **settings)
     model.compile()
     if args.learning_rate is not None:

@@ -71,7 +71,9 @@ def _temporal_parameters(
     inputs: keras.KerasTensor, latent_dim: int, posterior: str, depth: int, seed: int
 ) -> keras.KerasTensor:
     bins, frames, _ = inputs.shape[1:]
-    sequence = layers.Permute((2, 1), name="frames_first")(layers.Reshape((bins, frames))(inputs))
+    # In float32 under any dtype policy: what is linear here is exact.
+    sequence = layers.Reshape((bins, frames), dtype="float32")(inputs)
+    sequence = layers.Permute((2, 1), name="frames_first", dtype="float32")(sequence)
     steps = layers.AveragePooling1D(2**depth, name="linear_pooling", dtype="float32")(sequence)
     mean = layers.Dense(
         latent_dim, kernel_initializer=keras.initializers.GlorotUniform(seed), name="linear_mean", dtype="float32"

@@ -1,7 +1,7 @@
 """Probabilistic PCA of a data set: the linear optimum that `adapt` gives a model as its start."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import sklearn.decomposition
@@ -65,6 +65,76 @@ class LinearOptimum:
     def posterior_scales(self) -> np.ndarray:
         """Standard deviations of q(z|x), at most 1, shape `(latent_dim,)`."""
         return np.sqrt(self.noise_variance / np.maximum(self.variances, self.noise_variance))
+
+    def truncated(self, latent_dim: int, windows: np.ndarray) -> "LinearOptimum":
+        """Return the linear optimum of fewer dimensions: principal directions do not depend on how many are kept.
+
+        Args:
+            latent_dim: Number of directions to keep, from 1 to that of this optimum.
+            windows: Windows on which the residual is measured, shape `(num_windows, bins, frames, 1)`.
+
+        Raises:
+            ValueError: If there are not as many directions.
+
+        Example:
+            >>> windows = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
+            >>> largest = fit_linear_optimum([windows], latent_dim=6, pool_size=2, seed=0)
+            >>> largest.truncated(3, windows).noise_variance > largest.noise_variance
+            True
+        """
+        if not 1 <= latent_dim <= len(self.directions):
+            raise ValueError(
+                f"`latent_dim` must be from 1 to {len(self.directions)}, the number of directions of this optimum. "
+                f"Received: latent_dim={latent_dim}"
+            )
+        directions = self.directions[:latent_dim]
+        noise_variance, residual_scales = _measure_residual(windows, self.mean, directions, self.pool_size)
+        return dataclasses.replace(
+            self,
+            directions=directions,
+            variances=self.variances[:latent_dim],
+            noise_variance=noise_variance,
+            residual_scales=residual_scales,
+        )
+
+
+class WindowSample:
+    """A random sample of the windows that flow by.
+
+    Vitter, "Random sampling with a reservoir" (ACM TOMS, 1985): every window has the same chance to be in it.
+
+    Args:
+        size: Number of windows to keep.
+        seed: Integer that makes the choice repeat.
+
+    Attributes:
+        windows: What was kept, each of shape `(bins, frames, 1)`.
+        num_seen: Number of windows that flowed by.
+
+    Example:
+        >>> sample = WindowSample(size=2, seed=0)
+        >>> batches = list(sample.collect([np.zeros((3, 4, 4, 1)), np.ones((3, 4, 4, 1))]))
+        >>> len(batches), len(sample.windows), sample.num_seen
+        (2, 2, 6)
+    """
+
+    def __init__(self, size: int, seed: int | None = None) -> None:
+        self.size = size
+        self.windows: list[np.ndarray] = []
+        self.num_seen = 0
+        self._generator = np.random.default_rng(seed)
+
+    def collect(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the batches unchanged, and keep some of their windows."""
+        for batch in batches:
+            for window in batch:
+                self.num_seen += 1
+                # Copies, since a view would keep its whole batch in memory.
+                if len(self.windows) < self.size:
+                    self.windows.append(np.array(window))
+                elif (place := self._generator.integers(self.num_seen)) < self.size:
+                    self.windows[place] = np.array(window)
+            yield batch
 
 
 def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:
@@ -130,18 +200,13 @@ def fit_linear_optimum(
     ).fit(features)
     num_missing = latent_dim - pca.n_components_
     directions = np.pad(pca.components_, ((0, num_missing), (0, 0)))
-
-    steps = average_frames(sample, pool_size)
-    centred = steps.reshape(len(sample), -1) - pca.mean_
-    restored = (pca.mean_ + centred @ directions.T @ directions).reshape(steps.shape)
-    squares = np.square(sample - interpolate_frames(restored, pool_size))
-    share_left = 1 - min(latent_dim, sample[0].size - 1) / sample[0].size
+    noise_variance, residual_scales = _measure_residual(sample, pca.mean_, directions, pool_size)
     return LinearOptimum(
         mean=pca.mean_,
         directions=directions,
         variances=np.pad(pool_size * pca.explained_variance_, (0, num_missing)),
-        noise_variance=max(float(squares.mean()) / share_left, 1e-8),
-        residual_scales=np.sqrt(squares.mean(axis=(0, 2, 3))),
+        noise_variance=noise_variance,
+        residual_scales=residual_scales,
         pool_size=pool_size,
         num_windows=num_windows,
     )
@@ -151,20 +216,24 @@ def _collect(
     batches: Iterable[np.ndarray], pool_size: int, time_reversal: bool, sample_size: int, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return averaged windows as rows, a random sample of full windows, and the number of windows."""
-    generator = np.random.default_rng(seed)
+    sample = WindowSample(sample_size, seed)
     averaged: list[np.ndarray] = []
-    sample: list[np.ndarray] = []
-    num_windows = 0
-    for batch in batches:
-        steps = average_frames(np.asarray(batch), pool_size)
+    for batch in sample.collect(map(np.asarray, batches)):
+        steps = average_frames(batch, pool_size)
         averaged += [steps, steps[:, ::-1]] if time_reversal else [steps]
-        for window in np.asarray(batch):
-            num_windows += 1
-            # Reservoir sampling. Copies, since a view would keep its whole batch in memory.
-            if len(sample) < sample_size:
-                sample.append(window.copy())
-            elif (place := generator.integers(num_windows)) < sample_size:
-                sample[place] = window.copy()
     if not averaged:
         return np.empty((0, 0)), np.empty((0, 0)), 0
-    return np.concatenate(averaged).reshape(-1, averaged[0][0].size), np.stack(sample), num_windows
+    return np.concatenate(averaged).reshape(-1, averaged[0][0].size), np.stack(sample.windows), sample.num_seen
+
+
+def _measure_residual(
+    windows: np.ndarray, mean: np.ndarray, directions: np.ndarray, pool_size: int
+) -> tuple[float, np.ndarray]:
+    """Return the noise variance and the residual scales that projection to the directions leaves of windows."""
+    steps = average_frames(windows, pool_size)
+    centred = steps.reshape(len(windows), -1) - mean
+    restored = (mean + centred @ directions.T @ directions).reshape(steps.shape)
+    squares = np.square(windows - interpolate_frames(restored, pool_size))
+    num_pixels = windows[0].size
+    share_left = 1 - min(len(directions), num_pixels - 1) / num_pixels
+    return max(float(squares.mean()) / share_left, 1e-8), np.sqrt(squares.mean(axis=(0, 2, 3)))

@@ -162,7 +162,7 @@ def test_summary_counts_every_parameter(make_model, capsys):
 
 @pytest.mark.slow
 def test_mixed_precision_trains_to_the_same_losses(make_model, windows):
-    losses = []
+    losses, codes = [], []
     for policy in ("float32", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
         try:
@@ -170,8 +170,11 @@ def test_mixed_precision_trains_to_the_same_losses(make_model, windows):
         finally:
             keras.config.set_dtype_policy("float32")
         assert model.encoder(windows[:2]).dtype == model.decoder(np.zeros((2, 4))).dtype == tf.float32
+        model.adapt(windows, verbose=0)
+        codes.append(model.encode(windows))
         losses.append(model.fit(windows, epochs=3, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)
+    np.testing.assert_allclose(codes[0], codes[1], atol=1e-4)
 
 
 def test_several_steps_in_one_execution(make_model, windows):
