@@ -12,7 +12,7 @@ import numpy as np
 from spectrovae import SpectroVAE
 from spectrovae.batching import iterate_batches
 from spectrovae.files import replaced_when_complete
-from spectrovae.linear import LinearOptimum, average_frames, fit_linear_optimum, interpolate_frames
+from spectrovae.linear import LinearOptimum, WindowSample, fit_linear_optimum
 
 
 class SharedLinearStart:
@@ -97,7 +97,7 @@ class SharedLinearStart:
         batches = sample.collect(self._batches(x))
         largest = fit_linear_optimum(batches, self.latent_dims[-1], pool_size, time_reversal=True, seed=self.seed)
         windows = np.stack(sample.windows)
-        return [truncate_optimum(largest, latent_dim, windows) for latent_dim in self.latent_dims]
+        return [largest.truncated(latent_dim, windows) for latent_dim in self.latent_dims]
 
     def _batches(self, x: Any) -> Iterator[np.ndarray]:
         num_windows = 0
@@ -107,68 +107,6 @@ class SharedLinearStart:
                 num_windows += len(batch)
                 if num_windows >= self.max_windows:
                     return
-
-
-class WindowSample:
-    """A random sample of the windows that flow by (Vitter's reservoir).
-
-    Args:
-        size: Number of windows to keep.
-        seed: Integer that makes the choice repeat.
-
-    Example:
-        >>> sample = WindowSample(size=2, seed=0)
-        >>> batches = list(sample.collect([np.zeros((3, 4, 4, 1)), np.ones((3, 4, 4, 1))]))
-        >>> len(batches), len(sample.windows)
-        (2, 2)
-    """
-
-    def __init__(self, size: int, seed: int | None = None) -> None:
-        self.size = size
-        self.windows: list[np.ndarray] = []
-        self._generator = np.random.default_rng(seed)
-        self._num_seen = 0
-
-    def collect(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the batches unchanged, and keep some of their windows."""
-        for batch in batches:
-            for window in batch:
-                self._num_seen += 1
-                if len(self.windows) < self.size:
-                    self.windows.append(np.array(window))
-                elif (place := self._generator.integers(self._num_seen)) < self.size:
-                    self.windows[place] = np.array(window)
-            yield batch
-
-
-def truncate_optimum(optimum: LinearOptimum, latent_dim: int, windows: np.ndarray) -> LinearOptimum:
-    """Return the linear optimum of fewer dimensions.
-
-    Args:
-        optimum: One of `latent_dim` dimensions or more.
-        latent_dim: How many directions to keep.
-        windows: Windows on which the residual is measured, shape `(num_windows, bins, frames, 1)`.
-
-    Example:
-        >>> windows = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
-        >>> largest = fit_linear_optimum([windows], latent_dim=6, pool_size=2, seed=0)
-        >>> smaller = truncate_optimum(largest, 3, windows)
-        >>> smaller.noise_variance > largest.noise_variance
-        True
-    """
-    directions = optimum.directions[:latent_dim]
-    centred = average_frames(windows, optimum.pool_size).reshape(len(windows), -1) - optimum.mean
-    restored = optimum.mean + centred @ directions.T @ directions
-    restored = interpolate_frames(restored.reshape(len(windows), -1, windows.shape[1]), optimum.pool_size)
-    squares = np.square(windows - restored)
-    share_left = 1 - min(latent_dim, windows[0].size - 1) / windows[0].size
-    return dataclasses.replace(
-        optimum,
-        directions=directions,
-        variances=optimum.variances[:latent_dim],
-        noise_variance=max(float(squares.mean()) / share_left, 1e-8),
-        residual_scales=np.sqrt(squares.mean(axis=(0, 2, 3))),
-    )
 
 
 def _save(file: Path, optima: list[LinearOptimum]) -> None:
