@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are n
 import keras
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
+from spectrovae.optimizer import default_optimizer
 from spectrovae.outputs import write_results
 from spectrovae.training import fit_resumably
 
@@ -30,7 +31,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default="trained", help="folder to write to and to go on from")
     parser.add_argument("--epochs", type=int, default=50, help="in all, those of earlier runs included")
     parser.add_argument("--batch-size", type=int, default=16, help="windows per gradient step")
-    parser.add_argument("--learning-rate", type=float, default=None, help="by default that of compile()")
+    parser.add_argument("--learning-rate", type=float, default=5e-4, help="after a warm-up of 100 steps")
     parser.add_argument("--validation-split", type=float, default=0.1, help="share that is held out; 0: nothing")
     parser.add_argument("--cache", default="disk", help='"disk", "memory", or a folder that the next run uses again')
     parser.add_argument("--loop-short-files", action="store_true", help="repeat files that are shorter than a window")
@@ -79,9 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     train, validation = datasets if args.validation_split else (datasets, None)
     settings = {name: getattr(args, name) for name in (*MODEL_ARGUMENTS, "seed")}
     model = SpectroVAE(converter.window_shape, converter=converter, **settings)
-    model.compile()
-    if args.learning_rate is not None:
-        model.optimizer.learning_rate = args.learning_rate
+    model.compile(default_optimizer(args.learning_rate))
 
     history = fit_resumably(model, args.output, train, validation, args.epochs)
     summary = write_results(model, train, validation, history, args.output, args.num_samples, args.seed)

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.latent_space import LatentSpace
+from spectrovae.optimizer import default_optimizer
 from spectrovae.prior import stateless_seed
 from spectrovae.warm_start import WarmStart
 
@@ -18,11 +19,6 @@ class RootMean(keras.metrics.Mean):
     def result(self) -> tf.Tensor:
         """Return the root of the mean so far."""
         return tf.sqrt(super().result())
-
-
-def default_optimizer() -> keras.optimizers.Optimizer:
-    """Return the optimizer that `compile` takes where none is given."""
-    return keras.optimizers.AdamW(learning_rate=5e-4, use_ema=True, ema_momentum=0.99)
 
 
 def with_averaging(callbacks: Any) -> Any:
@@ -53,8 +49,8 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         """Configure training, as `keras.Model.compile` does.
 
         Args:
-            optimizer: A Keras optimizer; by default AdamW at a learning rate of 5e-4 that ends on an average of
-                the last hundred steps' weights.
+            optimizer: A Keras optimizer; by default that of `default_optimizer`, AdamW with a warm-up and averaged
+                weights. Give one of your own a warm-up too (`LinearWarmup`).
             loss: None. The model brings its own.
             jit_compile: Whether to compile with XLA; measured to be slower on a CPU.
             **kwargs: Further arguments of `keras.Model.compile`, such as `metrics`, which compare a window with

@@ -10,6 +10,7 @@ import spectrovae
 from spectrovae import GaussianMixturePrior, SpectrogramConverter, SpectroVAE
 from spectrovae.callbacks import KLWarmup
 from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+from spectrovae.optimizer import LinearWarmup
 
 TABLE = {
     SpectrogramConverter: {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32},
@@ -17,6 +18,7 @@ TABLE = {
     GaussianLikelihood: {"per_pixel": True, "min_scale": 0.02, "initial_scale": 0.2},
     BernoulliLikelihood: {},
     ContinuousBernoulliLikelihood: {"max_logit": 50.0},
+    LinearWarmup: {"learning_rate": 1e-3, "num_steps": 7},
     KLWarmup: {"num_epochs": 3, "initial_weight": 0.1},
     SpectroVAE: {
         "input_shape": (32, 32, 1),

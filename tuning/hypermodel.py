@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE
+from spectrovae.optimizer import default_optimizer
 from spectrovae.tuning.linear_start import SharedLinearStart
 from spectrovae.tuning.search_space import (
     DEFAULT_CHOICES,
@@ -114,7 +115,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
             raise keras_tuner.errors.FailedTrialError(
                 f"The model has {num_parameters:,} weights, the limit is {self.max_parameters:,}."
             )
-        model.compile(None if learning_rate is None else keras.optimizers.Adam(learning_rate))
+        model.compile(None if learning_rate is None else default_optimizer(learning_rate))
         return model
 
     def fit(

@@ -1,0 +1,60 @@
+"""The optimizer that trains where none is given."""
+
+import keras
+import tensorflow as tf
+
+from spectrovae.checks import check_positive_int
+
+
+@keras.saving.register_keras_serializable(package="spectrovae")
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises in equal steps and then stays.
+
+    The first steps of Adam move every weight by the whole learning rate, whatever its gradient. In a layer that
+    starts at zero these moves add up: without a warm-up the first step took the reconstruction after `adapt` from
+    4.5 to 9.5 dB on a short recording.
+
+    Args:
+        learning_rate: What it rises to, above 0.
+        num_steps: Gradient steps until it is there.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> schedule = LinearWarmup(1e-3, num_steps=4)
+        >>> [round(float(schedule(step)), 5) for step in (0, 1, 3, 100)]
+        [0.00025, 0.0005, 0.001, 0.001]
+    """
+
+    def __init__(self, learning_rate: float, num_steps: int = 100) -> None:
+        super().__init__()
+        if not learning_rate > 0:
+            raise ValueError(f"`learning_rate` must be above 0. Received: learning_rate={learning_rate!r}")
+        self.learning_rate = learning_rate
+        self.num_steps = check_positive_int("num_steps", num_steps)
+
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
+        """Return the learning rate of a step, the first being 0."""
+        progress = (tf.cast(step, tf.float32) + 1) / self.num_steps
+        return self.learning_rate * tf.minimum(progress, 1.0)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the schedule."""
+        return {"learning_rate": self.learning_rate, "num_steps": self.num_steps}
+
+
+def default_optimizer(learning_rate: float = 5e-4) -> keras.optimizers.Optimizer:
+    """Return the optimizer that `SpectroVAE.compile` takes where none is given.
+
+    AdamW with a warm-up of 100 steps, and an average of about the last 100 steps' weights, with which validation is
+    measured and training ends.
+
+    Args:
+        learning_rate: What it rises to.
+
+    Example:
+        >>> default_optimizer(1e-4).use_ema
+        True
+    """
+    return keras.optimizers.AdamW(LinearWarmup(learning_rate), use_ema=True, ema_momentum=0.99)
