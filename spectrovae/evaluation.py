@@ -21,6 +21,7 @@ from spectrovae.distances import (
     ratio_or_nan,
 )
 from spectrovae.features import checked_windows, window_features
+from spectrovae.sampling import WindowSample
 
 _WINDOWS_PER_AXIS = 4
 
@@ -117,16 +118,13 @@ def pairwise_distance(windows: Any, converter: SpectrogramConverter | None = Non
         >>> pairwise_distance(np.stack([np.zeros((4, 4, 1)), np.full((4, 4, 1), 0.5)]))
         0.5
     """
-    rng = np.random.default_rng(0)
-    sample: list[np.ndarray] = []
-    for index, window in enumerate(window for batch in checked_windows(windows) for window in batch):
-        if len(sample) < max_windows:
-            sample.append(window)
-        elif (place := rng.integers(index + 1)) < max_windows:  # reservoir sampling
-            sample[place] = window
-    if len(sample) < 2:
-        raise ValueError(f"A pairwise distance needs at least 2 windows. Received: {len(sample)}")
-    values = np.stack(sample) if converter is None else converter.to_decibels(np.stack(sample))
+    sample = WindowSample(max_windows, seed=0)
+    for _ in sample.collect(checked_windows(windows)):
+        pass
+    if sample.num_seen < 2:
+        raise ValueError(f"A pairwise distance needs at least 2 windows. Received: {sample.num_seen}")
+    values = np.stack(sample.windows)
+    values = values if converter is None else converter.to_decibels(values)
     flat = values.reshape(len(values), -1)
     distances = euclidean_distances(flat - flat.mean(axis=0))
     return float(distances[np.triu_indices(len(flat), k=1)].mean() / math.sqrt(flat.shape[1]))

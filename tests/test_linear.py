@@ -3,7 +3,7 @@ import pytest
 import sklearn.decomposition
 from keras import layers
 
-from spectrovae.linear import WindowSample, average_frames, fit_linear_optimum, interpolate_frames
+from spectrovae.linear import average_frames, fit_linear_optimum, interpolate_frames
 
 
 def test_averaging_is_that_of_keras(windows):
@@ -78,19 +78,6 @@ def test_optimum_cannot_be_truncated_to_what_it_has_not(latent_dim, windows):
     optimum = fit_linear_optimum([windows], latent_dim=4, pool_size=4, seed=0)
     with pytest.raises(ValueError, match=f"from 1 to 4.*Received: latent_dim={latent_dim}"):
         optimum.truncated(latent_dim, windows)
-
-
-def test_every_window_has_the_same_chance_to_be_sampled():
-    counts = np.zeros(10)
-    batches = np.arange(10.0).reshape(5, 2, 1, 1, 1)
-    for seed in range(1000):
-        sample = WindowSample(size=3, seed=seed)
-        np.testing.assert_array_equal(list(sample.collect(batches)), batches)
-        kept = np.ravel(sample.windows).astype(int)
-        assert len(set(kept)) == 3
-        counts[kept] += 1
-    # Five standard deviations of the binomial distribution.
-    np.testing.assert_allclose(counts / 1000, 0.3, atol=5 * np.sqrt(0.3 * 0.7 / 1000))
 
 
 def test_one_window_is_too_few(windows):

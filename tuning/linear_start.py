@@ -12,7 +12,8 @@ import numpy as np
 from spectrovae import SpectroVAE
 from spectrovae.batching import iterate_batches
 from spectrovae.files import replaced_when_complete
-from spectrovae.linear import LinearOptimum, WindowSample, fit_linear_optimum
+from spectrovae.linear import LinearOptimum, fit_linear_optimum
+from spectrovae.sampling import WindowSample
 
 
 class SharedLinearStart:
