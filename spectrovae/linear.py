@@ -160,7 +160,10 @@ def fit_linear_optimum(
     # Fewer than three power iterations lose directions.
     pca = sklearn.decomposition.PCA(
         min(latent_dim, *features.shape), copy=False, svd_solver="randomized", iterated_power=3, random_state=seed
-    ).fit(features)
+    )
+    # Windows that are all alike have no variance to take shares of.
+    with np.errstate(invalid="ignore"):
+        pca.fit(features)
     num_missing = latent_dim - pca.n_components_
     directions = np.pad(pca.components_, ((0, num_missing), (0, 0)))
     noise_variance, residual_scales = _measure_residual(sample, pca.mean_, directions, pool_size)

@@ -70,7 +70,7 @@ def raw_posterior_scales(scales: np.ndarray, posterior: str) -> np.ndarray:
     """Return the raw parameters, behind the mean, that give uncorrelated dimensions these scales.
 
     Args:
-        scales: Standard deviations, shape `(latent_dim,)`, above 1e-5.
+        scales: Standard deviations, shape `(latent_dim,)`; those under the floor are raised to it.
         posterior: `"diagonal"` or `"full"`.
 
     Returns:
@@ -85,8 +85,8 @@ def raw_posterior_scales(scales: np.ndarray, posterior: str) -> np.ndarray:
         [0.5, 2.0]
     """
     _check_posterior(posterior)
-    scales = np.asarray(scales, np.float64) - MIN_SCALE
-    raw = scales + np.log(-np.expm1(-scales))
+    above_floor = np.maximum(np.asarray(scales, np.float64) - MIN_SCALE, 1e-6)
+    raw = above_floor + np.log(-np.expm1(-above_floor))
     if posterior == "diagonal":
         return raw
     return tfb.FillTriangular().inverse(tf.constant(np.diag(raw))).numpy()

@@ -47,6 +47,7 @@ def test_only_the_full_posterior_correlates_dimensions():
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_raw_scales_give_the_scales(name):
     scales = np.array([0.01, 0.5, 3.0])
+    assert np.isfinite(raw_posterior_scales(np.array([0.0, 1e-6, 1.0]), name)).all()
     parameters = np.concatenate([np.zeros(3), raw_posterior_scales(scales, name)])
     posterior = posterior_distribution(tf.constant(parameters[None], tf.float32), name, LATENT_DIM)
     np.testing.assert_allclose(posterior.stddev()[0], scales, rtol=1e-4)

@@ -130,3 +130,16 @@ def test_models_without_a_linear_path_are_refused(make_model, windows):
 def test_data_that_can_be_walked_over_once_are_refused(make_model, windows):
     with pytest.raises(ValueError, match="warm_start=False"):
         make_model().fit(iter([windows]), verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["silence", "one window repeated", "two flat windows"])
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters:sklearn.exceptions.ConvergenceWarning")
+def test_extreme_data_trains_without_nan(make_model, windows, kind):
+    data = {
+        "silence": np.zeros((6, *windows.shape[1:]), np.float32),
+        "one window repeated": np.repeat(windows[:1], 6, axis=0),
+        "two flat windows": np.stack([np.zeros(windows.shape[1:]), np.ones(windows.shape[1:])]).astype(np.float32),
+    }[kind]
+    model = make_model()
+    assert np.isfinite(model.fit(data, epochs=2, verbose=0).history["loss"]).all()
+    assert np.isfinite(model.generate(3, seed=0)).all()
