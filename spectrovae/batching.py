@@ -1,5 +1,6 @@
 """One way to walk over windows, whatever holds them."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,40 @@ def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
         yield tf.cast(tf.convert_to_tensor(windows), tf.float32)
     if not num_batches:
         raise ValueError(f"There is no window in what was given. Received: inputs={inputs!r}")
+
+
+def limited_batches(inputs: Any, num_passes: int, max_windows: int, batch_size: int = 32) -> Iterator[np.ndarray]:
+    """Yield batches like `iterate_batches`, from several walks over a dataset, up to a number of windows.
+
+    Args:
+        inputs: As for `iterate_batches`.
+        num_passes: How often to walk over a dataset, whose windows may differ each time; an array is walked over once.
+        max_windows: Where to stop, in the middle of a batch if need be.
+        batch_size: Size of the batches cut from an array.
+
+    Example:
+        >>> [len(batch) for batch in limited_batches([np.zeros((3, 2))], num_passes=3, max_windows=7)]
+        [3, 3, 1]
+    """
+    num_windows = 0
+    for _ in range(1 if hasattr(inputs, "shape") else num_passes):
+        for batch in iterate_batches(inputs, batch_size):
+            yield np.asarray(batch[: max_windows - num_windows])
+            num_windows += len(batch)
+            if num_windows >= max_windows:
+                return
+
+
+def training_part(inputs: Any, validation_split: float) -> Any:
+    """Return what Keras leaves for training of an array when it puts that share of its end aside.
+
+    Example:
+        >>> training_part(np.arange(10), validation_split=0.25)
+        array([0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    if not validation_split or not hasattr(inputs, "shape"):
+        return inputs
+    return inputs[: math.ceil(len(inputs) * (1 - validation_split))]
 
 
 def _slices(array: Any, batch_size: int) -> Iterator[np.ndarray]:

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spectrovae.scales import to_raw_scale, to_scale
+
 
 class Likelihood(keras.layers.Layer):
     """What all likelihoods share: independent pixels, computed in float32.
@@ -47,12 +49,12 @@ class Likelihood(keras.layers.Layer):
 class GaussianLikelihood(Likelihood):
     """Gaussian pixels: one learned scale for all of them, or one for each that the decoder gives.
 
-    With one scale this is the sigma-VAE of Rybkin, Daniilidis and Levine, "Simple and effective VAE training
-    with calibrated decoders" (ICML 2021): the noise level is learned, so no weight of the KL term has to be
-    tuned. With a scale for each pixel (`per_pixel=True`) the decoder also says where the music is noise. The
-    density is exact, but the gradient of the mean is that under one shared scale, the beta-NLL of Seitzer et al.,
-    "On the pitfalls of heteroscedastic uncertainty estimation" (ICLR 2022) with beta = 1: else the mean would be
-    learned only where it is good already.
+    With one scale this is the sigma-VAE of Rybkin, Daniilidis and Levine, "Simple and effective VAE training with
+    calibrated decoders" (ICML 2021): the noise level is learned, so no weight of the KL term has to be tuned. With
+    a scale for each pixel (`per_pixel=True`) the decoder also says where the music is noise. The density is exact,
+    but the gradient of the mean is that under one shared scale, the beta-NLL of Seitzer et al., "On the pitfalls of
+    heteroscedastic uncertainty estimation" (ICLR 2022) with beta = 1: else the mean would be learned only where it
+    is good already.
 
     Args:
         per_pixel: Whether the decoder emits a raw scale for each pixel as a second channel.
@@ -100,22 +102,21 @@ class GaussianLikelihood(Likelihood):
         raw = tf.convert_to_tensor(self.raw_scale)
         if self.per_pixel:
             raw += tf.cast(parameters[..., 1:], tf.float32)
-        return self.min_scale + tf.nn.softplus(raw)
+        return to_scale(raw, self.min_scale)
 
     def pixel_log_prob(self, parameters: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Return log p(x|z) of each pixel, shape `(batch, bins, frames, 1)`, in nats."""
         scale = self.scale(parameters)
         mean = self.mean(parameters)
         if self.per_pixel:
-            shared_variance = tf.square(self.min_scale + tf.nn.softplus(tf.convert_to_tensor(self.raw_scale)))
+            shared_variance = tf.square(to_scale(tf.convert_to_tensor(self.raw_scale), self.min_scale))
             mean = _scale_gradient(mean, tf.square(scale) / shared_variance)
         standardized = (tf.cast(windows, tf.float32) - mean) / scale
         return -0.5 * tf.square(standardized) - tf.math.log(scale) - 0.5 * np.log(2 * np.pi)
 
     def to_raw_scale(self, scale: np.ndarray | float) -> np.ndarray:
         """Return the free numbers that stand for standard deviations above `min_scale`."""
-        above_floor = np.maximum(np.asarray(scale, np.float64) - self.min_scale, 1e-6)
-        return above_floor + np.log(-np.expm1(-above_floor))
+        return to_raw_scale(scale, self.min_scale)
 
     def get_config(self) -> dict:
         """Return the arguments of the layer."""

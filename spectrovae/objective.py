@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from spectrovae.batching import training_part
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.latent_space import LatentSpace
 from spectrovae.optimizer import default_optimizer
@@ -90,11 +91,8 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         is_array = hasattr(x, "shape")
         if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
             verbose = kwargs.get("verbose", "auto")
-            held_out = kwargs.get("validation_split", 0.0) if is_array else 0.0
-            self.adapt(
-                x[: math.ceil(len(x) * (1 - held_out))] if held_out else x,
-                verbose=int(verbose in ("auto", 1)),
-            )
+            windows = training_part(x, kwargs.get("validation_split", 0.0))
+            self.adapt(windows, verbose=int(verbose in ("auto", 1)))
         if self.compiled and getattr(self.optimizer, "use_ema", False):
             # The training ends with the average, so that is what the log has to show.
             kwargs["callbacks"] = with_averaging(kwargs.get("callbacks"))

@@ -5,6 +5,8 @@ import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
+from spectrovae.scales import to_raw_scale, to_scale
+
 POSTERIORS = ("diagonal", "full")
 
 # Keeps the covariance invertible where the encoder asks for no spread at all.
@@ -62,7 +64,7 @@ def posterior_distribution(parameters: tf.Tensor, posterior: str, latent_dim: in
     parameters = tf.cast(parameters, tf.float32)
     mean, raw_scale = parameters[..., :latent_dim], parameters[..., latent_dim:]
     if posterior == "diagonal":
-        return tfd.MultivariateNormalDiag(mean, MIN_SCALE + tf.nn.softplus(raw_scale))
+        return tfd.MultivariateNormalDiag(mean, to_scale(raw_scale, MIN_SCALE))
     return tfd.MultivariateNormalTriL(mean, tfb.FillScaleTriL(diag_shift=MIN_SCALE).forward(raw_scale))
 
 
@@ -85,8 +87,7 @@ def raw_posterior_scales(scales: np.ndarray, posterior: str) -> np.ndarray:
         [0.5, 2.0]
     """
     _check_posterior(posterior)
-    above_floor = np.maximum(np.asarray(scales, np.float64) - MIN_SCALE, 1e-6)
-    raw = above_floor + np.log(-np.expm1(-above_floor))
+    raw = to_raw_scale(scales, MIN_SCALE)
     if posterior == "diagonal":
         return raw
     return tfb.FillTriangular().inverse(tf.constant(np.diag(raw))).numpy()

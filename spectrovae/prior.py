@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from spectrovae.checks import check_positive_int, check_seed
+from spectrovae.scales import to_raw_scale, to_scale
 
 
 def stateless_seed(seed: int | None, generator: keras.random.SeedGenerator) -> tf.Tensor:
@@ -91,7 +92,7 @@ class GaussianMixturePrior(keras.layers.Layer):
             shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0, seed=self.seed), name="means"
         )
         self.raw_scales = self.add_weight(
-            shape=shape, initializer=keras.initializers.Constant(self._to_raw_scale(1.0)), name="raw_scales"
+            shape=shape, initializer=keras.initializers.Constant(to_raw_scale(1.0, self.min_scale)), name="raw_scales"
         )
         self.logits = self.add_weight(
             shape=(self.num_components,), initializer="zeros", trainable=self.learn_weights, name="logits"
@@ -108,7 +109,7 @@ class GaussianMixturePrior(keras.layers.Layer):
     @property
     def scales(self) -> tf.Tensor:
         """Standard deviations, shape `(num_components, latent_dim)`, at least `min_scale`."""
-        return self.min_scale + tf.nn.softplus(tf.convert_to_tensor(self.raw_scales))
+        return to_scale(tf.convert_to_tensor(self.raw_scales), self.min_scale)
 
     @property
     def mixing_weights(self) -> tf.Tensor:
@@ -183,7 +184,7 @@ class GaussianMixturePrior(keras.layers.Layer):
                 stays uniform where they are fixed.
         """
         self.means.assign(means)
-        self.raw_scales.assign(self._to_raw_scale(np.asarray(scales)))
+        self.raw_scales.assign(to_raw_scale(scales, self.min_scale))
         if weights is not None and self.learn_weights:
             self.logits.assign(np.log(np.maximum(weights, 1e-6)))
 
@@ -200,8 +201,3 @@ class GaussianMixturePrior(keras.layers.Layer):
         if not self.built:
             self.build(tuple(codes.shape))
             self.built = True
-
-    def _to_raw_scale(self, scales: np.ndarray | float) -> np.ndarray:
-        # The inverse of softplus, in float64 since small scales cancel.
-        above_floor = np.maximum(np.asarray(scales, np.float64) - self.min_scale, 1e-6)
-        return above_floor + np.log(-np.expm1(-above_floor))

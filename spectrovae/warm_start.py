@@ -7,11 +7,17 @@ import keras
 import numpy as np
 import sklearn.mixture
 
-from spectrovae.batching import iterate_batches
+from spectrovae.batching import limited_batches
 from spectrovae.likelihood import GaussianLikelihood, Likelihood
 from spectrovae.linear import LinearOptimum, fit_linear_optimum
 from spectrovae.posterior import raw_posterior_scales
 from spectrovae.prior import GaussianMixturePrior
+
+NUM_PASSES = 3
+"""How often `adapt` walks over a dataset."""
+
+MAX_WINDOWS = 3072
+"""How many windows `adapt` uses at most."""
 
 
 class WarmStart:
@@ -43,8 +49,8 @@ class WarmStart:
     def adapt(
         self,
         x: Any,
-        num_passes: int = 3,
-        max_windows: int = 3072,
+        num_passes: int = NUM_PASSES,
+        max_windows: int = MAX_WINDOWS,
         time_reversal: bool = True,
         batch_size: int = 32,
         verbose: int = 1,
@@ -82,31 +88,39 @@ class WarmStart:
                 "`adapt` walks over its windows more than once, which an iterator does not allow. Give it a dataset "
                 f"or an array, or build the model with warm_start=False. Received: x={x!r}"
             )
-        passes = 1 if hasattr(x, "shape") else num_passes
-        batches = self._limited(x, passes, max_windows, batch_size, verbose)
+        batches = self._limited(x, num_passes, max_windows, batch_size, verbose)
         pool_size = self.encoder.get_layer("linear_pooling").pool_size[0]
         optimum = fit_linear_optimum(batches, self.latent_dim, pool_size, time_reversal, seed=self.seed)
-        self.assign_linear_optimum(optimum)
+        self.start_from(optimum, x, max_windows, batch_size)
+
+    def start_from(self, optimum: LinearOptimum, x: Any, max_windows: int = MAX_WINDOWS, batch_size: int = 32) -> None:
+        """Start from a linear optimum that is known already; `adapt` is this after computing it.
+
+        Args:
+            optimum: The linear optimum, of as many dimensions as the model.
+            x: Windows or a dataset, as for `adapt`, to whose codes the prior is fitted.
+            max_windows: Bound on the number of windows that are used for that.
+            batch_size: Number of windows at once, where `x` is an array.
+        """
+        self._assign_linear_optimum(optimum)
         self.fit_prior(x, max_windows, batch_size)
         self.num_adapted_windows.assign(optimum.num_windows)
 
-    def _limited(self, x: Any, passes: int, max_windows: int, batch_size: int, verbose: int) -> Iterator[np.ndarray]:
+    def _limited(
+        self, x: Any, num_passes: int, max_windows: int, batch_size: int, verbose: int
+    ) -> Iterator[np.ndarray]:
         progress = keras.utils.Progbar(max_windows, verbose=verbose, unit_name="window")
         num_windows = 0
-        for _ in range(passes):
-            for batch in iterate_batches(x, batch_size):
-                self.check_windows(batch)
-                taken = np.asarray(batch[: max_windows - num_windows])
-                num_windows += len(taken)
-                progress.update(num_windows)
-                yield taken
-                if num_windows >= max_windows:
-                    return
-        progress.target = num_windows
-        progress.update(num_windows, finalize=True)
+        for batch in limited_batches(x, num_passes, max_windows, batch_size):
+            self.check_windows(batch)
+            num_windows += len(batch)
+            progress.update(num_windows)
+            yield batch
+        if num_windows < max_windows:
+            progress.target = num_windows
+            progress.update(num_windows, finalize=True)
 
-    def assign_linear_optimum(self, optimum: LinearOptimum) -> None:
-        """Set the linear paths, the posterior's scale and the likelihood's scale to a linear optimum."""
+    def _assign_linear_optimum(self, optimum: LinearOptimum) -> None:
         self.encoder.get_layer("linear_mean").set_weights([optimum.encoder_kernel, optimum.encoder_bias])
         self.decoder.get_layer("linear_window").set_weights([optimum.decoder_kernel, optimum.mean])
         raw_scales = raw_posterior_scales(optimum.posterior_scales, self.posterior)

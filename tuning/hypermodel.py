@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE
+from spectrovae.batching import training_part
 from spectrovae.optimizer import default_optimizer
 from spectrovae.tuning.linear_start import SharedLinearStart
 from spectrovae.tuning.search_space import (
@@ -139,7 +139,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
         callbacks = [*(kwargs.pop("callbacks", None) or []), keras.callbacks.TerminateOnNaN()]
         try:
             if model.warm_start and model.can_adapt and not model.adapted:
-                self.linear_start.adapt(model, _training_part(x, kwargs.get("validation_split", 0.0)))
+                self.linear_start.adapt(model, training_part(x, kwargs.get("validation_split", 0.0)))
             history = model.fit(x, *args, callbacks=callbacks, **kwargs)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise _out_of_memory(error) from error
@@ -150,10 +150,6 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
                     f"{name} became {values[epoch]} in epoch {kwargs.get('initial_epoch', 0) + epoch + 1}."
                 )
         return history
-
-
-def _training_part(x: Any, validation_split: float) -> Any:
-    return x[: math.ceil(len(x) * (1 - validation_split))] if validation_split else x
 
 
 def _out_of_memory(error: Exception) -> keras_tuner.errors.FailedTrialError:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spectrovae import SpectroVAE
-from spectrovae.batching import iterate_batches
+from spectrovae.batching import limited_batches
 from spectrovae.files import replaced_when_complete
 from spectrovae.linear import LinearOptimum, fit_linear_optimum
 from spectrovae.sampling import WindowSample
+from spectrovae.warm_start import MAX_WINDOWS, NUM_PASSES
 
 
 class SharedLinearStart:
@@ -45,8 +46,8 @@ class SharedLinearStart:
         latent_dims: Iterable[int],
         folder: str | Path | None = None,
         seed: int | None = None,
-        num_passes: int = 4,
-        max_windows: int = 4096,
+        num_passes: int = NUM_PASSES,
+        max_windows: int = MAX_WINDOWS,
     ) -> None:
         self.latent_dims = sorted(set(latent_dims))
         self.folder = None if folder is None else Path(folder)
@@ -76,10 +77,7 @@ class SharedLinearStart:
         pool_size = model.encoder.get_layer("linear_pooling").pool_size[0]
         if (pool_size, model.latent_dim) not in self._optima:
             self._load_or_compute(x, pool_size)
-        optimum = self._optima[pool_size, model.latent_dim]
-        model.assign_linear_optimum(optimum)
-        model.fit_prior(x, self.max_windows)
-        model.num_adapted_windows.assign(optimum.num_windows)
+        model.start_from(self._optima[pool_size, model.latent_dim], x, self.max_windows)
 
     def _load_or_compute(self, x: Any, pool_size: int) -> None:
         file = None if self.folder is None else self.folder / f"pool_{pool_size}.npz"
@@ -95,19 +93,10 @@ class SharedLinearStart:
 
     def _compute(self, x: Any, pool_size: int) -> list[LinearOptimum]:
         sample = WindowSample(size=128, seed=self.seed)
-        batches = sample.collect(self._batches(x))
+        batches = sample.collect(limited_batches(x, self.num_passes, self.max_windows))
         largest = fit_linear_optimum(batches, self.latent_dims[-1], pool_size, time_reversal=True, seed=self.seed)
         windows = np.stack(sample.windows)
         return [largest.truncated(latent_dim, windows) for latent_dim in self.latent_dims]
-
-    def _batches(self, x: Any) -> Iterator[np.ndarray]:
-        num_windows = 0
-        for _ in range(1 if hasattr(x, "shape") else self.num_passes):
-            for batch in iterate_batches(x, 32):
-                yield np.asarray(batch[: self.max_windows - num_windows])
-                num_windows += len(batch)
-                if num_windows >= self.max_windows:
-                    return
 
 
 def _save(file: Path, optima: list[LinearOptimum]) -> None:
