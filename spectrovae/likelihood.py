@@ -14,8 +14,8 @@ from spectrovae.scales import to_raw_scale, to_scale
 class Likelihood(keras.layers.Layer):
     """What all likelihoods share: independent pixels, computed in float32.
 
-    A likelihood maps the decoder's output, of shape `(batch, bins, frames, num_channels)`, to the log
-    probability of windows and to their mean. Calling the layer gives the mean.
+    A likelihood maps the decoder's output, of shape `(batch, bins, frames, num_channels)`, to the log probability of
+    windows and to their mean. Calling the layer gives the mean.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
@@ -131,9 +131,9 @@ class GaussianLikelihood(Likelihood):
 class BernoulliLikelihood(Likelihood):
     """Bernoulli pixels given by their logits, the classic model's likelihood.
 
-    Grey values are treated as probabilities, so this is no density: its best value is minus the entropy of
-    the grey values (`log_prob` of windows under themselves), not 0. Its variance p(1-p) is far softer than
-    the residual that can be reached, which is one reason for the classic model's blur.
+    Grey values are treated as probabilities, so this is no density: its best value is minus the entropy of the grey
+    values (`log_prob` of windows under themselves), not 0. Its variance p(1-p) is far softer than the residual that
+    can be reached, which is one reason for the classic model's blur.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
@@ -159,9 +159,9 @@ class BernoulliLikelihood(Likelihood):
 class ContinuousBernoulliLikelihood(Likelihood):
     """Continuous Bernoulli pixels: a true density on [0, 1].
 
-    Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational
-    autoencoders" (NeurIPS 2019). Its mean is not the sigmoid of its logits. A pixel at exactly 0 pulls its
-    logit towards minus infinity, where the density grows without bound, so logits are bounded smoothly.
+    Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational autoencoders"
+    (NeurIPS 2019). Its mean is not the sigmoid of its logits. A pixel at exactly 0 pulls its logit towards minus
+    infinity, where the density grows without bound, so logits are bounded smoothly.
 
     Args:
         max_logit: Bound of the logits' size; at 100 the mean lies in [0.01, 0.99].
