@@ -80,7 +80,7 @@ class WarmStart:
         if not self.can_adapt:
             raise ValueError(
                 "Only the temporal architecture with a Gaussian likelihood has a linear optimum. "
-                f"Received: likelihood={self.likelihood.name!r}, encoder layers="
+                f"Received: likelihood={type(self.likelihood).__name__}, encoder layers="
                 f"{[layer.name for layer in self.encoder.layers]}"
             )
         if hasattr(x, "__next__"):

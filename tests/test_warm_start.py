@@ -121,7 +121,7 @@ def test_progress_is_shown(make_model, windows, capsys):
 def test_models_without_a_linear_path_are_refused(make_model, windows):
     with pytest.raises(ValueError, match="linear optimum"):
         make_model(architecture="classic").adapt(windows)
-    with pytest.raises(ValueError, match="likelihood='bernoulli_likelihood'"):
+    with pytest.raises(ValueError, match="likelihood=BernoulliLikelihood,"):
         make_model(likelihood="bernoulli").adapt(windows)
     with pytest.raises(ValueError, match=r"\(num_windows, 32, 32, 1\)"):
         make_model().adapt(windows[:, :16])
