@@ -150,9 +150,8 @@ class BernoulliLikelihood(Likelihood):
 
     def pixel_log_prob(self, parameters: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Return log p(x|z) of each pixel, shape `(batch, bins, frames, 1)`, in nats."""
-        return -tf.nn.sigmoid_cross_entropy_with_logits(
-            labels=tf.cast(windows, tf.float32), logits=tf.cast(parameters, tf.float32)
-        )
+        grey_values, logits = tf.cast(windows, tf.float32), tf.cast(parameters, tf.float32)
+        return -tf.nn.sigmoid_cross_entropy_with_logits(labels=grey_values, logits=logits)
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
