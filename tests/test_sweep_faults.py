@@ -4,12 +4,14 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from sweeps import CHOICES, COMMAND, IGNORED_WARNINGS
@@ -17,10 +19,12 @@ from sweeps import CHOICES, COMMAND, IGNORED_WARNINGS
 from spectrovae import SpectrogramConverter, SpectroVAE
 from spectrovae.tuning import sweep as sweep_module
 from spectrovae.tuning.__main__ import main
+from spectrovae.tuning.report import write_report
 from spectrovae.tuning.results import read_results
 from spectrovae.tuning.trial_process import OUTCOME, _explain_exit
 
 pytestmark = IGNORED_WARNINGS
+STATUS = Path("/proc/self/status")
 
 
 def wait_for(condition, seconds=120):
@@ -55,7 +59,9 @@ def test_killed_sweep_keeps_what_it_has_and_goes_on(music, tmp_path):
     model.load_weights(output / best["weights"])
     model.compile()
     _, validation = results.settings.datasets(output / "audio_cache")
-    assert model.evaluate(validation, verbose=0, return_dict=True)["loss"] == pytest.approx(best["score"], rel=0.02)
+    measured = model.evaluate(validation, verbose=0, return_dict=True)
+    assert measured["loss"] == pytest.approx(best["score"], rel=0.02)
+    assert measured["rmse_db"] == pytest.approx(best["metrics"]["val_rmse_db"], rel=1e-4)
     # One linear start for each depth that came up, shared by the processes.
     depths = {trial.values["decoder_depth"] for trial in results.trials}
     assert {file.name for file in (output / "linear_start").iterdir()} == {f"pool_{2**depth}.npz" for depth in depths}
@@ -90,6 +96,21 @@ def test_trial_that_diverges_fails_in_its_process_too(settings, tmp_path):
     sweep.search()
     (failed,) = read_results(tmp_path).trials
     assert failed.status == "FAILED" and "became" in failed.reason and "epoch 1" in failed.reason
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.exists(), reason="memory is read from /proc, which only Linux has")
+def test_memory_stays_flat(settings, tmp_path):
+    settings = dataclasses.replace(settings, choices=CHOICES | {"num_components": [1, 2, 3]}, tuner="bayesian")
+    resident = []
+
+    def report(output):
+        write_report(output)
+        resident.append(int(re.search(r"VmRSS:\s+(\d+) kB", STATUS.read_text())[1]))
+
+    sweep_module.Sweep(settings, tmp_path, max_trials=12, verbose=0, report=report).search()
+    assert len(resident) == len(read_results(tmp_path).completed) == 12
+    assert resident[11] < 1.1 * resident[2]
 
 
 def ongoing_trials(output):
@@ -133,7 +154,7 @@ def test_chief_and_workers_survive_the_loss_of_one(loss, start_role, tmp_path):
     assert chief.wait() == 0
     results = read_results(output)
     assert [trial.status for trial in results.trials] == ["COMPLETED"] * 4
-    assert (output / "best.json").exists()
+    assert (output / "best.json").exists() and "4 of 4 trials completed" in (output / "report.html").read_text()
     state = json.loads((output / "trials" / "oracle.json").read_text())
     assert sorted(state["end_order"]) == sorted(state["start_order"]) == ["0", "1", "2", "3"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from spectrovae import SpectrogramConverter
 from spectrovae.tuning.distributed import WORKER_TIMEOUT, current_role, set_role
 from spectrovae.tuning.oracles import ORACLES
-from spectrovae.tuning.results import read_results
+from spectrovae.tuning.report import BEST, CSV, REPORT, write_report
 from spectrovae.tuning.search_space import DEFAULT_CHOICES, OBJECTIVES, OPTIONAL_CHOICES
 from spectrovae.tuning.settings import SweepSettings
 from spectrovae.tuning.sweep import Sweep
@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m spectrovae.tuning",
         description="Search for the best model of your recordings. Started again with the same arguments, a sweep "
-        "goes on where it was. Results: trials.csv and best.json in the output folder.",
+        "goes on where it was. Results: report.html, trials.csv and best.json in the output folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("recordings", nargs="+", metavar="FOLDER", help="folders and files of recordings")
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("auto", *OBJECTIVES),
         default="auto",
         help="what to minimise: val_loss (negative evidence lower bound) where all trials have the same likelihood, "
-        "else val_rmse_db; auto chooses so",
+        "else val_rmse_db; auto chooses so. val_distance, of generated from held-out sound, compares all",
     )
     search.add_argument("--max-parameters", type=_positive, help="fail models with more weights than this")
     search.add_argument("--seed", type=int, default=0, help="repeats the search")
@@ -117,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.overwrite,
             options.verbose,
             options.worker_timeout,
+            write_report,
         )
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -133,14 +134,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _conclude(output: Path) -> int:
-    results = read_results(output)
-    results.write_csv(output / "trials.csv")
+    results = write_report(output)
     print(f"\n{results}")
     if not results.completed:
-        sys.stderr.write(f"error: no trial completed; see {output / 'trials.csv'} for the reasons\n")
+        sys.stderr.write(f"error: no trial completed; see {output / REPORT} for the reasons\n")
         return 1
-    results.write_best(output / "best.json")
-    print(f"Results: {output / 'trials.csv'}, {output / 'best.json'}")
+    print(f"Results: {output / REPORT}, {output / CSV}, {output / BEST}")
     return 0
 
 

@@ -107,11 +107,12 @@ class WorkerRegister:
                 self._retry_queue.append(trial.trial_id)
 
 
-def serve(oracle: Any) -> None:
+def serve(oracle: Any, report: Callable[[], Any] | None = None) -> None:
     """Be the chief: hand out trials until all have ended and every worker knows.
 
     Args:
         oracle: The search algorithm, with a `WorkerRegister`.
+        report: Called soon after a trial has ended.
 
     Raises:
         OSError: If the address can't be used.
@@ -129,8 +130,12 @@ def serve(oracle: Any) -> None:
     server.start()
     try:
         stopped_at = None
+        num_ended = len(oracle.end_order)
         while True:
             time.sleep(0.2)
+            if report is not None and len(oracle.end_order) > num_ended:
+                num_ended = len(oracle.end_order)
+                report()
             if servicer.stop_triggered and not oracle.ongoing_trials:
                 stopped_at = stopped_at or time.monotonic()
                 # Idle workers ask every second; those that do not are gone.

@@ -14,6 +14,7 @@ import tensorflow as tf
 from spectrovae import SpectrogramConverter, SpectroVAE
 from spectrovae.batching import training_part
 from spectrovae.optimizer import default_optimizer
+from spectrovae.tuning.distance import GenerationDistance
 from spectrovae.tuning.linear_start import SharedLinearStart
 from spectrovae.tuning.search_space import (
     DEFAULT_CHOICES,
@@ -37,6 +38,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
         architecture: `"temporal"` or `"classic"`.
         max_parameters: Models with more weights than this fail as a trial; None for no limit.
         linear_start_folder: Folder that shares the linear start with other processes; None for this one only.
+        measure_distance: Whether each epoch logs `val_distance`, see `GenerationDistance`, to search by it.
         name: Name of the hypermodel.
         **model_arguments: Further arguments of `SpectroVAE`, the same in all trials, such as `seed`.
 
@@ -60,6 +62,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
         architecture: str = "temporal",
         max_parameters: int | None = None,
         linear_start_folder: str | Path | None = None,
+        measure_distance: bool = False,
         name: str | None = None,
         **model_arguments: Any,
     ) -> None:
@@ -67,6 +70,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
         self.converter = SpectrogramConverter() if converter is None else converter
         self.architecture = architecture
         self.max_parameters = max_parameters
+        self.measure_distance = measure_distance
         searchable = (DEFAULT_CHOICES | OPTIONAL_CHOICES).keys() & model_arguments.keys()
         fixed = {key: [model_arguments.pop(key)] for key in searchable}
         self.choices = {key: list(values) for key, values in (dict(choices or {}) | fixed).items()}
@@ -135,11 +139,15 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
 
         Raises:
             FailedTrialError: If a loss is not finite, or memory is short.
+            ValueError: If `val_distance` is to be measured and there is no `validation_data`.
         """
         callbacks = [*(kwargs.pop("callbacks", None) or []), keras.callbacks.TerminateOnNaN()]
+        training = training_part(x, kwargs.get("validation_split", 0.0))
+        if self.measure_distance:
+            callbacks.insert(0, self._distance_callback(training, kwargs.get("validation_data")))
         try:
             if model.warm_start and model.can_adapt and not model.adapted:
-                self.linear_start.adapt(model, training_part(x, kwargs.get("validation_split", 0.0)))
+                self.linear_start.adapt(model, training)
             history = model.fit(x, *args, callbacks=callbacks, **kwargs)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise _out_of_memory(error) from error
@@ -150,6 +158,12 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
                     f"{name} became {values[epoch]} in epoch {kwargs.get('initial_epoch', 0) + epoch + 1}."
                 )
         return history
+
+    def _distance_callback(self, training: Any, held_out: Any) -> GenerationDistance:
+        if held_out is None:
+            raise ValueError("val_distance needs held-out windows. Received: validation_data=None")
+        held_out = held_out[0] if isinstance(held_out, (tuple, list)) else held_out
+        return GenerationDistance(training, held_out, seed=self.model_arguments.get("seed") or 0)
 
 
 def _out_of_memory(error: Exception) -> keras_tuner.errors.FailedTrialError:

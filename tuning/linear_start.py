@@ -14,7 +14,7 @@ from spectrovae.batching import limited_batches
 from spectrovae.files import replaced_when_complete
 from spectrovae.linear import LinearOptimum, fit_linear_optimum
 from spectrovae.sampling import WindowSample
-from spectrovae.warm_start import MAX_WINDOWS, NUM_PASSES
+from spectrovae.warm_start import NUM_PASSES, WINDOWS_PER_PASS
 
 
 class SharedLinearStart:
@@ -47,7 +47,7 @@ class SharedLinearStart:
         folder: str | Path | None = None,
         seed: int | None = None,
         num_passes: int = NUM_PASSES,
-        max_windows: int = MAX_WINDOWS,
+        max_windows: int = NUM_PASSES * WINDOWS_PER_PASS,
     ) -> None:
         self.latent_dims = sorted(set(latent_dims))
         self.folder = None if folder is None else Path(folder)

@@ -26,7 +26,7 @@ OPTIONAL_CHOICES: dict[str, tuple] = {
 }
 """What can be searched as well, with the values that are worth a try."""
 
-OBJECTIVES = ("val_loss", "val_rmse_db")
+OBJECTIVES = ("val_loss", "val_rmse_db", "val_distance")
 """What can be minimised, see `choose_objective`."""
 
 
@@ -125,6 +125,9 @@ def choose_objective(name: str = "auto", choices: Mapping[str, Iterable] | None 
       different likelihoods do not compare: use it where the likelihood is the same in all trials.
     * `val_rmse_db`: error of the reconstruction, in dB. Compares likelihoods too, but knows nothing of the prior: it
       always prefers the larger code.
+    * `val_distance`: squared maximum mean discrepancy of generated and held-out windows (`GenerationDistance`).
+      Judges what the model makes of its own, prior included, and compares likelihoods too. It is an estimate from
+      some hundred windows and costs some seconds per epoch. Take it where new sounds are what the model is for.
 
     Args:
         name: One of these, or `"auto"`: `val_loss`, or `val_rmse_db` if likelihoods are among the choices.

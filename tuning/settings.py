@@ -80,6 +80,7 @@ class SweepSettings:
             self.architecture,
             self.max_parameters,
             linear_start_folder,
+            self.make_objective().name == "val_distance",
             seed=self.seed,
         )
 

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Sweep(base_tuner.BaseTuner):
         overwrite: Whether to begin anew. The decoded recordings stay.
         verbose: 0 for silence, 1 for a line per trial and epoch, 2 for a progress bar.
         worker_timeout: After how many seconds of silence the chief gives a worker's trial to another.
+        report: Called with the folder each time a trial has ended, such as `write_report`. Workers don't call it.
 
     Raises:
         ValueError: If the folder holds a sweep of other settings, or no recording can be used.
@@ -56,11 +58,13 @@ class Sweep(base_tuner.BaseTuner):
         overwrite: bool = False,
         verbose: int = 1,
         worker_timeout: float = WORKER_TIMEOUT,
+        report: Callable[[Path], Any] | None = None,
     ) -> None:
         self.settings = settings
         self.output = Path(output)
         self.cache = self.output / CACHE if cache is None else Path(cache)
         self.verbose = verbose
+        self.report = report
         oracle = make_oracle(settings, max_trials)
         oracle.verbose = 0
         oracle.worker_timeout = worker_timeout
@@ -98,7 +102,7 @@ class Sweep(base_tuner.BaseTuner):
         """Run the trials that are left; as a chief, hand them out until all have ended."""
         if current_role() == "chief":
             self.save()
-            serve(self.oracle)
+            serve(self.oracle, self._report)
         else:
             super().search(*fit_args, **fit_kwargs)
 
@@ -157,12 +161,18 @@ class Sweep(base_tuner.BaseTuner):
             self._say(f"Trial {trial.trial_id}: {self.oracle.objective.name} {trial.score:.6g}")
         else:
             self._say(f"Trial {trial.trial_id} failed: {trial.message}")
+        if current_role() == "single":
+            self._report()
 
     def save(self) -> None:
         """Write the state of the search."""
         if current_role() != "worker":
             self.oracle.save()
         write_json(Path(self._get_tuner_fname()), self.get_state())
+
+    def _report(self) -> None:
+        if self.report is not None:
+            self.report(self.output)
 
     def _say(self, text: str) -> None:
         if self.verbose:

@@ -20,6 +20,7 @@ import keras
 import keras_tuner
 
 from spectrovae.tuning.settings import SweepSettings, write_json
+from spectrovae.tuning.tensorboard_logs import LOGS, tensorboard_logs
 
 OUTCOME = "outcome.json"
 """Name of the file, in a trial's folder, that tells how it ended."""
@@ -119,17 +120,20 @@ def _train(task: TrialTask, outcome: dict[str, Any]) -> None:
         save_best_only=True,
         save_weights_only=True,
     )
-    history = hypermodel.fit(
-        hp,
-        model,
-        train,
-        validation_data=validation,
-        # Hyperband's own numbers of epochs have precedence.
-        epochs=hp.values.get("tuner/epochs", task.settings.epochs),
-        initial_epoch=hp.values.get("tuner/initial_epoch", 0),
-        callbacks=[checkpoint],
-        verbose=task.verbose,
-    )
+    # What is saved is what was validated: the average of the weights.
+    average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    with tensorboard_logs(task.folder / LOGS, task.folder.name, hp) as tensorboard:
+        history = hypermodel.fit(
+            hp,
+            model,
+            train,
+            validation_data=validation,
+            # Hyperband's own numbers of epochs have precedence.
+            epochs=hp.values.get("tuner/epochs", task.settings.epochs),
+            initial_epoch=hp.values.get("tuner/initial_epoch", 0),
+            callbacks=[average, checkpoint, tensorboard],
+            verbose=task.verbose,
+        )
     outcome["history"] = {name: [float(value) for value in values] for name, values in history.history.items()}
 
 
