@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     steps = train if args.max_steps is None else train.take(args.max_steps)
     history = model.fit(steps, validation_data=validation, epochs=args.epochs)
 
-    summary = write_results(model, train, validation, history.history, args.output, seed=args.seed)
+    diagnosis = write_results(model, train, validation, history.history, args.output, seed=args.seed)
     model.save(args.output / "model.keras")
-    print(f"\nWrote sounds, pictures, summary.txt and model.keras to {args.output}.\n{summary}")
+    print(f"\nWrote sounds, pictures, summary.txt and model.keras to {args.output}.\n{diagnosis}")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     history = model.fit(train, validation_data=validation, epochs=args.epochs)
 
     print(f"\nWriting to {args.output} ...")
-    summary = write_results(model, train, validation, history.history, args.output, seed=args.seed)
+    diagnosis = write_results(model, train, validation, history.history, args.output, seed=args.seed)
     model.save(args.output / "model.keras")
     print(f"""
 generated_1.wav to generated_5.wav        sounds that nobody has played; a picture beside each
@@ -56,7 +56,7 @@ reconstruction.png, loss_curves.png       the same as a picture; the course of t
 model.keras                               for examples/generate.py and keras.saving.load_model
 summary.txt                               these figures, and what became of each recording
 
-{summary}
+{diagnosis}
 All of it took {time.monotonic() - start:.0f} s.""")
 
 

@@ -3,7 +3,8 @@
     python examples/train.py my_recordings/ --output my_music --epochs 100
 
 After each epoch `my_music/` gets `checkpoint.keras` (to go on from), `model.keras` (the best epoch, for generate.py)
-and `log.csv`; at the end also sounds, pictures and `summary.txt`, which accounts for every file.
+and `log.csv`; at the end also sounds, pictures and `summary.txt`, which tells whether the model is healthy and accounts
+for every file.
 """
 
 import argparse
@@ -83,9 +84,9 @@ def main(argv: list[str] | None = None) -> None:
     model.compile(default_optimizer(args.learning_rate))
 
     history = fit_resumably(model, args.output, train, validation, args.epochs)
-    summary = write_results(model, train, validation, history, args.output, args.num_samples, args.seed)
+    diagnosis = write_results(model, train, validation, history, args.output, args.num_samples, args.seed)
     print(f"\n{args.output} holds model.keras, log.csv, sounds and pictures after {len(history['loss'])} epochs.")
-    print(summary)
+    print(diagnosis)
 
 
 if __name__ == "__main__":

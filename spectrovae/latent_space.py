@@ -11,6 +11,7 @@ from spectrovae.batching import iterate_batches
 from spectrovae.likelihood import Likelihood
 from spectrovae.posterior import posterior_distribution
 from spectrovae.prior import GaussianMixturePrior, stateless_seed
+from spectrovae.texture import Texture
 
 
 class LatentSpace:
@@ -24,6 +25,7 @@ class LatentSpace:
     decoder: keras.Model
     prior: GaussianMixturePrior
     likelihood: Likelihood
+    texture: Texture
     seed_generator: keras.random.SeedGenerator
     posterior: str
     latent_dim: int
@@ -50,32 +52,49 @@ class LatentSpace:
             codes.append(posterior.mean() if pair is None else posterior.sample(seed=pair + tf.constant([index, 0])))
         return np.concatenate([np.asarray(batch) for batch in codes])
 
-    def decode(self, z: Any, batch_size: int = 32) -> np.ndarray:
-        """Return the mean windows that codes stand for.
+    def decode(self, z: Any, batch_size: int = 32, texture: float = 0.0, seed: int | None = None) -> np.ndarray:
+        """Return the windows that codes stand for: their means, and texture where it is asked for.
 
         Args:
             z: Codes of shape `(num_windows, latent_dim)` or a dataset of batches of them.
             batch_size: Number of codes at once, where `z` is an array.
+            texture: How much of the residual that the likelihood says is there to draw (see `Texture`): 0 gives the
+                means, which have the least error, 1 sounds most like music. Only a likelihood with a scale for each
+                pixel knows where the residual is; with others, and before `adapt`, the means are returned.
+            seed: Integer for a texture that repeats.
 
         Returns:
             A float32 array of shape `(num_windows, bins, frames, 1)` with values in [0, 1].
 
         Raises:
-            ValueError: If the codes do not have the size `latent_dim`, or there are none.
+            ValueError: If the codes do not have the size `latent_dim`, there are none, or `texture` is negative.
         """
+        if not texture >= 0:
+            raise ValueError(f"`texture` must be 0 or more. Received: texture={texture!r}")
+        rng = np.random.default_rng(stateless_seed(seed, self.seed_generator).numpy()) if texture else None
         windows = []
         for codes in iterate_batches(z, batch_size):
             if codes.shape[1:] != (self.latent_dim,):
                 raise ValueError(f"Codes must have the shape (num_windows, {self.latent_dim}). Received: {codes.shape}")
-            windows.append(self.mean_window(self.decoder(codes, training=False)))
-        return np.concatenate([np.asarray(batch) for batch in windows])
+            windows.append(self._windows_of(codes, texture, rng))
+        return np.concatenate(windows)
 
-    def reconstruct(self, x: Any, batch_size: int = 32) -> np.ndarray:
+    def _windows_of(self, codes: tf.Tensor, texture: float, rng: np.random.Generator | None) -> np.ndarray:
+        parameters = self.decoder(codes, training=False)
+        windows = self.likelihood.mean(parameters).numpy()
+        if rng is not None and self.likelihood.per_pixel:
+            fields = self.texture.sample(len(windows), rng, windows.shape[2])
+            windows += texture * self.likelihood.scale(parameters).numpy() * fields
+        return np.clip(windows, 0.0, 1.0)
+
+    def reconstruct(self, x: Any, batch_size: int = 32, texture: float = 0.0, seed: int | None = None) -> np.ndarray:
         """Return what the mean codes of windows decode to.
 
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
             batch_size: Number of windows at once, where `x` is an array.
+            texture: How much residual to draw, as in `decode`.
+            seed: Integer for a texture that repeats.
 
         Returns:
             A float32 array of the shape of all windows, with values in [0, 1].
@@ -83,7 +102,7 @@ class LatentSpace:
         Raises:
             ValueError: If the windows do not have the model's `input_shape`, or there are none.
         """
-        return self.decode(self.encode(x, batch_size=batch_size), batch_size)
+        return self.decode(self.encode(x, batch_size=batch_size), batch_size, texture, seed)
 
     def generate(
         self,
@@ -92,6 +111,7 @@ class LatentSpace:
         temperature: float = 1.0,
         seed: int | None = None,
         batch_size: int = 32,
+        texture: float = 1.0,
     ) -> np.ndarray:
         """Draw codes from the prior and decode them.
 
@@ -101,6 +121,7 @@ class LatentSpace:
             temperature: Factor on the prior's standard deviations: below 1 more typical, above 1 more daring.
             seed: Integer for draws that repeat.
             batch_size: Number of windows at once.
+            texture: How much residual to draw, as in `decode`.
 
         Returns:
             A float32 array of shape `(num_samples, bins, frames, 1)` with values in [0, 1].
@@ -109,15 +130,19 @@ class LatentSpace:
             ValueError: If an argument is out of its range.
         """
         codes = self.prior.sample(num_samples, component=component, seed=seed, temperature=temperature)
-        return self.decode(codes, batch_size)
+        return self.decode(codes, batch_size, texture, seed)
 
-    def interpolate(self, start: Any, end: Any, num_steps: int = 8) -> np.ndarray:
+    def interpolate(
+        self, start: Any, end: Any, num_steps: int = 8, texture: float = 1.0, seed: int | None = None
+    ) -> np.ndarray:
         """Return windows on the straight way from one code to another.
 
         Args:
             start: A window of shape `(bins, frames, 1)` or a code of shape `(latent_dim,)`.
             end: The same for the other end.
             num_steps: Number of windows, both ends included, 2 or more.
+            texture: How much residual to draw, as in `decode`.
+            seed: Integer for a texture that repeats.
 
         Returns:
             A float32 array of shape `(num_steps, bins, frames, 1)` with values in [0, 1].
@@ -127,7 +152,8 @@ class LatentSpace:
         """
         if num_steps < 2:
             raise ValueError(f"`num_steps` must be 2 or more. Received: num_steps={num_steps!r}")
-        return self.decode(np.linspace(self._as_code(start), self._as_code(end), num_steps))
+        codes = np.linspace(self._as_code(start), self._as_code(end), num_steps)
+        return self.decode(codes, texture=texture, seed=seed)
 
     def posterior_of(self, windows: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """Return q(z|x) for one batch of windows as a TensorFlow Probability distribution."""

@@ -15,7 +15,7 @@ class Likelihood(keras.layers.Layer):
     """What all likelihoods share: independent pixels, computed in float32.
 
     A likelihood maps the decoder's output, of shape `(batch, bins, frames, num_channels)`, to the log probability of
-    windows and to their mean. Calling the layer gives the mean.
+    windows and to their mean.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
@@ -23,6 +23,9 @@ class Likelihood(keras.layers.Layer):
 
     num_channels = 1
     """How many numbers the decoder emits for each pixel."""
+
+    per_pixel = False
+    """Whether `scale` gives a standard deviation for each pixel."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32"} | kwargs)
@@ -85,7 +88,7 @@ class GaussianLikelihood(Likelihood):
         self.min_scale = min_scale
         self.initial_scale = initial_scale
         self.num_channels = 2 if per_pixel else 1
-        # With a scale for each pixel the decoder's raw scales are relative to this one, which stays.
+        # With a scale for each pixel the decoder's are relative to this one, which stays.
         self.raw_scale = self.add_weight(
             shape=(),
             initializer=keras.initializers.Constant(self.to_raw_scale(initial_scale)),
@@ -106,8 +109,7 @@ class GaussianLikelihood(Likelihood):
 
     def pixel_log_prob(self, parameters: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Return log p(x|z) of each pixel, shape `(batch, bins, frames, 1)`, in nats."""
-        scale = self.scale(parameters)
-        mean = self.mean(parameters)
+        mean, scale = self.mean(parameters), self.scale(parameters)
         if self.per_pixel:
             shared_variance = tf.square(to_scale(tf.convert_to_tensor(self.raw_scale), self.min_scale))
             mean = _scale_gradient(mean, tf.square(scale) / shared_variance)
@@ -139,8 +141,7 @@ class BernoulliLikelihood(Likelihood):
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Example:
-        >>> likelihood = BernoulliLikelihood()
-        >>> float(likelihood.mean(tf.zeros(())))
+        >>> float(BernoulliLikelihood().mean(tf.zeros(())))
         0.5
     """
 
@@ -151,7 +152,7 @@ class BernoulliLikelihood(Likelihood):
     def pixel_log_prob(self, parameters: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Return log p(x|z) of each pixel, shape `(batch, bins, frames, 1)`, in nats."""
         grey_values, logits = tf.cast(windows, tf.float32), tf.cast(parameters, tf.float32)
-        return -tf.nn.sigmoid_cross_entropy_with_logits(labels=grey_values, logits=logits)
+        return -tf.nn.sigmoid_cross_entropy_with_logits(grey_values, logits)
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -208,14 +209,13 @@ class ContinuousBernoulliLikelihood(Likelihood):
 
 def _scale_gradient(values: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     # The same values; their gradient is multiplied.
-    factor = tf.stop_gradient(factor)
-    return factor * values + tf.stop_gradient((1 - factor) * values)
+    return values + tf.stop_gradient(factor - 1) * (values - tf.stop_gradient(values))
 
 
 def _keep_from_zero(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # Both closed forms are 0/0 at 0; the second tensor is safe for them, also in the gradient.
+    # Both closed forms are 0/0 at 0; the second tensor is safe for them.
     is_small = tf.abs(logits) < 0.02
-    return is_small, tf.where(is_small, tf.ones_like(logits), logits)
+    return is_small, tf.where(is_small, 1.0, logits)
 
 
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {

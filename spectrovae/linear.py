@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-import sklearn.decomposition
 
+from spectrovae.directions import principal_directions, symmetric_directions
 from spectrovae.sampling import WindowSample
 
 
@@ -111,7 +111,9 @@ def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:
         Shape `(batch, frames / pool_size, bins)`: time first, as the temporal networks see it.
     """
     batch, bins, frames, _ = windows.shape
-    return windows.reshape(batch, bins, frames // pool_size, pool_size).mean(axis=-1).swapaxes(1, 2)
+    # A matrix product takes a tenth of the time of `mean` over so short an axis.
+    means = windows.reshape(-1, pool_size) @ np.full(pool_size, 1 / pool_size, windows.dtype)
+    return means.reshape(batch, bins, frames // pool_size).swapaxes(1, 2)
 
 
 def interpolate_frames(steps: np.ndarray, pool_size: int) -> np.ndarray:
@@ -154,23 +156,18 @@ def fit_linear_optimum(
     Raises:
         ValueError: If there are fewer than two windows.
     """
-    features, sample, num_windows = _collect(batches, pool_size, time_reversal, num_residual_windows, seed)
+    steps, sample, num_windows = _collect(batches, pool_size, num_residual_windows, seed)
     if num_windows < 2:
         raise ValueError(f"The linear start needs at least 2 windows. Received: {num_windows}")
-    # Fewer than three power iterations lose directions.
-    pca = sklearn.decomposition.PCA(
-        min(latent_dim, *features.shape), copy=False, svd_solver="randomized", iterated_power=3, random_state=seed
-    )
-    # Windows that are all alike have no variance to take shares of.
-    with np.errstate(invalid="ignore"):
-        pca.fit(features)
-    num_missing = latent_dim - pca.n_components_
-    directions = np.pad(pca.components_, ((0, num_missing), (0, 0)))
-    noise_variance, residual_scales = _measure_residual(sample, pca.mean_, directions, pool_size)
+    find_directions = symmetric_directions if time_reversal else principal_directions
+    mean, directions, variances = find_directions(steps, latent_dim, seed)
+    missing = (0, latent_dim - len(directions))
+    mean, directions = mean.ravel(), np.pad(directions.reshape(-1, mean.size), (missing, (0, 0)))
+    noise_variance, residual_scales = _measure_residual(sample, mean, directions, pool_size)
     return LinearOptimum(
-        mean=pca.mean_,
+        mean=mean,
         directions=directions,
-        variances=np.pad(pool_size * pca.explained_variance_, (0, num_missing)),
+        variances=np.pad(pool_size * variances, missing),
         noise_variance=noise_variance,
         residual_scales=residual_scales,
         pool_size=pool_size,
@@ -179,17 +176,14 @@ def fit_linear_optimum(
 
 
 def _collect(
-    batches: Iterable[np.ndarray], pool_size: int, time_reversal: bool, sample_size: int, seed: int | None
+    batches: Iterable[np.ndarray], pool_size: int, sample_size: int, seed: int | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return averaged windows as rows, a random sample of full windows, and the number of windows."""
+    """Return averaged windows, a random sample of full windows, and the number of windows."""
     sample = WindowSample(sample_size, seed)
-    averaged: list[np.ndarray] = []
-    for batch in sample.collect(map(np.asarray, batches)):
-        steps = average_frames(batch, pool_size)
-        averaged += [steps, steps[:, ::-1]] if time_reversal else [steps]
+    averaged = [average_frames(batch, pool_size) for batch in sample.collect(map(np.asarray, batches))]
     if not averaged:
-        return np.empty((0, 0)), np.empty((0, 0)), 0
-    return np.concatenate(averaged).reshape(-1, averaged[0][0].size), np.stack(sample.windows), sample.num_seen
+        return np.empty((0, 0, 0)), np.empty((0, 0, 0, 0)), 0
+    return np.concatenate(averaged), np.stack(sample.windows), sample.num_seen
 
 
 def _measure_residual(

@@ -9,10 +9,12 @@ import tensorflow as tf
 from spectrovae.checks import check_positive_int, check_seed
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.decoder import build_decoder
+from spectrovae.diagnosis import Diagnosis, diagnose
 from spectrovae.encoder import build_encoder
 from spectrovae.likelihood import Likelihood, get_likelihood
 from spectrovae.objective import Objective
 from spectrovae.prior import GaussianMixturePrior
+from spectrovae.texture import Texture
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -30,7 +32,9 @@ class SpectroVAE(Objective):
     `fit`, `evaluate`, `predict` (reconstructions), callbacks, `save` and `load_model` are Keras' own. The log
     shows `loss`, `reconstruction_loss` and `kl_loss` in nats per window, and `rmse_db`, the error of the
     reconstruction in dB: of the posterior mean in `val_rmse_db`, of a draw from the posterior in training.
-    `val_loss` always has a KL weight of 1.
+    `val_loss` always has a KL weight of 1. Of the prior it shows `num_live_components` (those that make a tenth of an
+    equal share of the codes or more), `component_perplexity` (how many components of equal share would be as
+    varied) and `prior_cross_entropy`, -E log p(z) in nats. `fit` revives dead components (`ReviveComponents`).
 
     Args:
         input_shape: Shape of a window, `(bins, frames, 1)`.
@@ -111,6 +115,8 @@ class SpectroVAE(Objective):
             self.decoder.get_layer("linear_window").trainable = not warm_start
         self.prior = GaussianMixturePrior(num_components, learn_weights, seed=seed, name="prior")
         self.prior.build((None, latent_dim))
+        window = self.converter
+        self.texture = Texture(window.n_fft, window.hop_length, window.num_frames, window.scale, name="texture")
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
         self.num_adapted_windows = self.add_weight(
@@ -149,6 +155,35 @@ class SpectroVAE(Objective):
         """Return the reconstruction of windows from their mean codes, in [0, 1]."""
         codes = self.posterior_of(windows, training).mean()
         return self.mean_window(self.decoder(codes, training=training))
+
+    def diagnose(self, x: Any, training: Any = None, num_generated: int = 16, batch_size: int = 32) -> Diagnosis:
+        """Tell whether the model is healthy: reconstruction, use of code and prior, diversity, silence.
+
+        The result repeats, and memory is bounded whatever the number of windows.
+
+        Args:
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them: held-out ones, or
+                the training windows themselves. At least 2; they are walked over once.
+            training: Windows that the model was trained on, or a dataset of them. With them the reconstructions are
+                compared with the mean spectrum of these and with PCA of `latent_dim` numbers, fitted to as many of them
+                as `adapt` uses; without them with the mean spectrum of `x` only.
+            num_generated: Number of windows to generate, at least 2.
+            batch_size: Number of windows at once, where windows are in an array.
+
+        Returns:
+            The figures; `print` shows them in plain words, with advice.
+
+        Raises:
+            ValueError: If there are fewer than two windows, or they do not have the model's shape.
+
+        Example:
+            >>> windows = np.random.default_rng(0).random((8, 32, 32, 1), np.float32)
+            >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
+            >>> model.adapt(windows, verbose=0)
+            >>> model.diagnose(windows, training=windows).num_active_dims
+            2
+        """
+        return diagnose(self, x, training, num_generated, batch_size)
 
     def get_config(self) -> dict:
         """Return the arguments of the model."""

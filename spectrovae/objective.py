@@ -7,28 +7,27 @@ import keras
 import tensorflow as tf
 
 from spectrovae.batching import training_part
+from spectrovae.callbacks import ReviveComponents
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.latent_space import LatentSpace
+from spectrovae.metrics import ComponentPerplexity, NumLiveComponents, RootMean
 from spectrovae.optimizer import default_optimizer
 from spectrovae.prior import stateless_seed
-from spectrovae.warm_start import WarmStart
+from spectrovae.warm_start import WarmStart, num_passes_for
 
 
-class RootMean(keras.metrics.Mean):
-    """The root of the mean of what it is given."""
+def with_own_callbacks(callbacks: Any, use_ema: bool) -> Any:
+    """Return callbacks behind those that `fit` adds where there is none of their kind.
 
-    def result(self) -> tf.Tensor:
-        """Return the root of the mean so far."""
-        return tf.sqrt(super().result())
-
-
-def with_averaging(callbacks: Any) -> Any:
-    """Return callbacks with one that validates the optimizer's average of the weights, where none does."""
+    One revives dead components of the prior; where the optimizer averages the weights, another has the average
+    validated, since that is what the training ends with. They come first: what others save is what they leave.
+    """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
     callbacks = keras.tree.flatten(callbacks or [])
-    is_there = any(isinstance(callback, keras.callbacks.SwapEMAWeights) for callback in callbacks)
-    return callbacks if is_there else [keras.callbacks.SwapEMAWeights(), *callbacks]
+    own = [keras.callbacks.SwapEMAWeights, ReviveComponents] if use_ema else [ReviveComponents]
+    missing = [kind() for kind in own if not any(isinstance(callback, kind) for callback in callbacks)]
+    return missing + callbacks
 
 
 class Objective(LatentSpace, WarmStart, keras.Model):
@@ -45,6 +44,10 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction_loss")
         self.kl_tracker = keras.metrics.Mean(name="kl_loss")
         self.rmse_tracker = RootMean(name="rmse_db")
+        num_components = self.prior.num_components
+        self.live_tracker = NumLiveComponents(num_components, name="num_live_components")
+        self.perplexity_tracker = ComponentPerplexity(num_components, name="component_perplexity")
+        self.cross_entropy_tracker = keras.metrics.Mean(name="prior_cross_entropy")
 
     def compile(self, optimizer: Any = None, loss: None = None, jit_compile: bool = False, **kwargs: Any) -> None:
         """Configure training, as `keras.Model.compile` does.
@@ -92,10 +95,11 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
             verbose = kwargs.get("verbose", "auto")
             windows = training_part(x, kwargs.get("validation_split", 0.0))
-            self.adapt(windows, verbose=int(verbose in ("auto", 1)))
-        if self.compiled and getattr(self.optimizer, "use_ema", False):
-            # The training ends with the average, so that is what the log has to show.
-            kwargs["callbacks"] = with_averaging(kwargs.get("callbacks"))
+            num_passes = num_passes_for(kwargs.get("epochs", 1))
+            self.adapt(windows, num_passes, verbose=int(verbose in ("auto", 1)))
+        if self.compiled:
+            use_ema = getattr(self.optimizer, "use_ema", False)
+            kwargs["callbacks"] = with_own_callbacks(kwargs.get("callbacks"), use_ema)
         return super().fit(x, *args, shuffle=is_array if shuffle is None else shuffle, **kwargs)
 
     def compute_terms(self, windows: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
@@ -106,8 +110,9 @@ class Objective(LatentSpace, WarmStart, keras.Model):
             training: Whether the networks run in training mode.
 
         Returns:
-            `reconstruction_loss` and `kl_loss`, shape `(batch,)`, in nats; `reconstruction`, the windows that
-            `rmse_db` is measured on.
+            `reconstruction_loss`, `kl_loss` and `prior_cross_entropy` (-log p(z), a part of the KL term), shape
+            `(batch,)`, in nats; `responsibilities` of the prior's components for a draw of each code, shape
+            `(batch, num_components)`; `reconstruction`, the windows that `rmse_db` is measured on.
         """
         posterior = self.posterior_of(windows, training)
         seed = stateless_seed(None, self.seed_generator)
@@ -115,9 +120,12 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         parameters = self.decoder(codes[0], training=training)
         if not training:
             shown = self.decoder(posterior.mean(), training=False)
+        cross_entropy = -tf.reduce_mean(self.prior.log_prob(codes), axis=0)
         return {
             "reconstruction_loss": -self.likelihood.log_prob(parameters, windows),
-            "kl_loss": -posterior.entropy() - tf.reduce_mean(self.prior.log_prob(codes), axis=0),
+            "kl_loss": cross_entropy - posterior.entropy(),
+            "prior_cross_entropy": cross_entropy,
+            "responsibilities": self.prior.responsibilities(codes[0]),
             "reconstruction": self.mean_window(parameters if training else shown),
         }
 
@@ -146,6 +154,9 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         self.loss_tracker.update_state(losses, sample_weight)
         self.reconstruction_tracker.update_state(terms["reconstruction_loss"], sample_weight)
         self.kl_tracker.update_state(terms["kl_loss"], sample_weight)
+        self.cross_entropy_tracker.update_state(terms["prior_cross_entropy"], sample_weight)
+        self.live_tracker.update_state(terms["responsibilities"], sample_weight)
+        self.perplexity_tracker.update_state(terms["responsibilities"], sample_weight)
         errors = self._decibels(windows) - self._decibels(terms["reconstruction"])
         self.rmse_tracker.update_state(tf.reduce_mean(tf.square(errors), axis=(1, 2, 3)), sample_weight)
         return self.compute_metrics(windows, windows, terms["reconstruction"], sample_weight)

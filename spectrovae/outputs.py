@@ -13,10 +13,9 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from spectrovae.audio import PathLike, read_blocks, write_audio
-from spectrovae.batching import iterate_batches
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.dataset import dataset_report
-from spectrovae.evaluation import pairwise_distance
+from spectrovae.diagnosis import Diagnosis
 from spectrovae.model import SpectroVAE
 from spectrovae.plotting import plot_history, plot_spectrograms
 
@@ -131,71 +130,6 @@ def write_reconstruction(
     return paths
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelSummary:
-    """How well a model reconstructs and how varied what it generates is; `str` says it in plain words.
-
-    Attributes:
-        kind: Windows that the error is measured on: `"held-out"` or `"training"`.
-        num_windows: How many they are.
-        rmse_db: Root-mean-square error of their reconstructions, in dB.
-        mean_spectrum_rmse_db: The same for the mean spectrum of the training windows in place of each
-            reconstruction: what a model must beat.
-        num_generated: Windows that were generated.
-        generated_pairwise_db: Mean root-mean-square difference between two of them, in dB.
-        real_pairwise_db: The same for the training windows.
-    """
-
-    kind: str
-    num_windows: int
-    rmse_db: float
-    mean_spectrum_rmse_db: float
-    num_generated: int
-    generated_pairwise_db: float
-    real_pairwise_db: float
-
-    @property
-    def diversity_ratio(self) -> float:
-        """Differences between generated windows over those between real ones; a collapsed model is near 0."""
-        return self.generated_pairwise_db / self.real_pairwise_db
-
-    def __str__(self) -> str:
-        return (
-            f"Reconstruction: {self.rmse_db:.2f} dB RMSE on {self.num_windows} {self.kind} windows; the "
-            f"mean spectrum of the training windows is {self.mean_spectrum_rmse_db:.2f} dB off.\n"
-            f"Diversity: {self.num_generated} generated windows differ by {self.generated_pairwise_db:.2f} dB on "
-            f"average, real ones by {self.real_pairwise_db:.2f} dB: a ratio of {self.diversity_ratio:.2f}."
-        )
-
-
-def summarize(
-    model: SpectroVAE, generated: ArrayLike, training: tf.data.Dataset, held_out: tf.data.Dataset | None = None
-) -> ModelSummary:
-    """Measure a trained, compiled model against its recordings.
-
-    Args:
-        model: The model.
-        generated: Windows that it generated, `(num_windows, bins, frames, 1)`, at least 2.
-        training: Batches of the windows that it was trained on.
-        held_out: Batches of windows of other recordings. Without them the error is that on `training`.
-    """
-    converter = model.converter
-    measured = training if held_out is None else held_out
-    levels = [converter.to_decibels(batch).mean(axis=(2, 3)) for batch in iterate_batches(training)]
-    spectrum = np.concatenate(levels).mean(axis=0)[:, None, None]  # (bins, 1, 1)
-    windows = (window for batch in iterate_batches(measured) for window in batch)
-    squares = [np.mean((converter.to_decibels(window) - spectrum) ** 2) for window in windows]
-    return ModelSummary(
-        kind="training" if held_out is None else "held-out",
-        num_windows=len(squares),
-        rmse_db=float(model.evaluate(measured, verbose=0, return_dict=True)["rmse_db"]),
-        mean_spectrum_rmse_db=float(np.sqrt(np.mean(squares))),
-        num_generated=len(np.asarray(generated)),
-        generated_pairwise_db=pairwise_distance(generated, converter),
-        real_pairwise_db=pairwise_distance(training, converter),
-    )
-
-
 def write_results(
     model: SpectroVAE,
     training: tf.data.Dataset,
@@ -204,22 +138,22 @@ def write_results(
     folder: PathLike,
     num_samples: int = 5,
     seed: int | None = None,
-) -> ModelSummary:
+) -> Diagnosis:
     """Write what shows a trained model: generated sounds, a reconstruction, the loss curves, a summary.
 
     Args:
-        model: A trained, compiled model.
+        model: A trained model.
         training: What `audio_dataset` returned for training.
         held_out: What it returned for validation, or None.
         history: For each metric its values by epoch, such as `History.history` of what `fit` returns.
         folder: Made if need be. It gets what `write_windows` and `write_reconstruction` write, `generated.png`
-            with all generated windows, `loss_curves.png`, and `summary.txt`, which also tells what became of each
-            recording.
+            with all generated windows, `loss_curves.png`, and `summary.txt`: the model's diagnosis, and what became
+            of each recording.
         num_samples: Windows to generate, at least 2.
         seed: Integer for draws that repeat.
 
     Returns:
-        The summary.
+        The diagnosis on the held-out windows, or on the training windows where fewer than two are held out.
     """
     folder, converter = Path(folder), model.converter
     generated = model.generate(num_samples, seed=seed)
@@ -230,14 +164,15 @@ def write_results(
     shown = positions[len(positions) // 2]
     write_reconstruction(model, read_window(shown.path, converter, shown.start), folder, seed)
     plot_history(history).savefig(folder / "loss_curves.png")
-    summary = summarize(model, generated, training, held_out)
+    enough = held_out is not None and len(positions) > 1
+    diagnosis = model.diagnose(held_out if enough else training, training)
     recordings = dataclasses.replace(reports[0], used=tuple(used for report in reports for used in report.used))
     place = f"The reconstruction shown is of {shown.path} from {shown.start:.1f} s on."
-    lines = [str(summary), place, "", str(recordings)]
+    lines = [str(diagnosis), place, "", str(recordings)]
     for title, report in zip(("Trained on", "Held out"), reports, strict=False):
         lines += ["", f"{title}:", *(f"  {recording.path}" for recording in report.used)]
     (folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return summary
+    return diagnosis
 
 
 def _to_audio(converter: SpectrogramConverter, windows: ArrayLike, seed: int | None) -> np.ndarray:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from spectrovae.checks import check_positive_int, check_seed
+from spectrovae.metrics import LIVE_SHARE, live_components
 from spectrovae.scales import to_raw_scale, to_scale
 
 
@@ -43,7 +44,9 @@ class GaussianMixturePrior(keras.layers.Layer):
         learn_weights: Whether the mixing weights are trained as well. They are uniform and fixed otherwise,
             as in the classic model.
         min_scale: Floor of the standard deviations, in units of the code. It keeps a component from
-            collapsing onto one code, where its density would grow without bound.
+            collapsing onto one code, where its density would grow without bound. A ceiling is not needed: the
+            density that a component gives its codes grows as a scale shrinks towards their spread, so the gradient
+            lowers any scale beyond it.
         seed: Integer that makes the initial means and the draws of `sample` repeat.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
@@ -187,6 +190,49 @@ class GaussianMixturePrior(keras.layers.Layer):
         self.raw_scales.assign(to_raw_scale(scales, self.min_scale))
         if weights is not None and self.learn_weights:
             self.logits.assign(np.log(np.maximum(weights, 1e-6)))
+
+    def revive(self, shares: np.ndarray, live_share: float = LIVE_SHARE) -> dict[int, int]:
+        """Split components that have much to do, so that dead ones help them.
+
+        A dead component gets the scales of the component with the greatest share, and its mean one standard deviation
+        from that one's in a random direction. They divide the share, and the mixing weight where weights are learned.
+        Nothing else changes. A component put on a random code instead would stay dead in 100 dimensions, since all
+        other codes are nearer to the middle of a cluster than to any one of its codes.
+
+        Args:
+            shares: Mean responsibility of each component for the codes, shape `(num_components,)`.
+            live_share: Dead is what has less than this part of an equal share.
+
+        Returns:
+            For each revived component the one it was put beside.
+
+        Example:
+            >>> prior = GaussianMixturePrior(3, seed=0)
+            >>> prior.build((None, 2))
+            >>> prior.revive(np.array([0.3, 0.7, 0.0]))
+            {2: 1}
+        """
+        shares = np.array(shares, np.float64)
+        dead = np.flatnonzero(~live_components(shares, live_share).numpy())
+        if not (len(dead) and shares.max() > 0):  # or NaN
+            return {}
+        means, raw_scales, logits = (weight.numpy() for weight in (self.means, self.raw_scales, self.logits))
+        scales = self.scales.numpy()
+        revived = {}
+        for component in map(int, dead):
+            other = int(np.argmax(shares))
+            seed = stateless_seed(None, self.seed_generator)
+            direction = tf.random.stateless_normal(means[other].shape, seed).numpy()
+            means[component] = means[other] + scales[other] * direction / np.linalg.norm(direction)
+            scales[component], raw_scales[component] = scales[other], raw_scales[other]
+            if self.learn_weights:
+                logits[[component, other]] = logits[other] - np.log(2)
+            shares[[component, other]] = shares[other] / 2
+            revived[component] = other
+        self.means.assign(means)
+        self.raw_scales.assign(raw_scales)
+        self.logits.assign(logits)
+        return revived
 
     def get_config(self) -> dict:
         """Return the arguments of the layer."""

@@ -8,16 +8,31 @@ import numpy as np
 import sklearn.mixture
 
 from spectrovae.batching import limited_batches
+from spectrovae.callbacks import optimizer_follows
 from spectrovae.likelihood import GaussianLikelihood, Likelihood
 from spectrovae.linear import LinearOptimum, fit_linear_optimum
 from spectrovae.posterior import raw_posterior_scales
 from spectrovae.prior import GaussianMixturePrior
+from spectrovae.texture import Texture
 
 NUM_PASSES = 3
-"""How often `adapt` walks over a dataset."""
+"""How often `adapt` walks over a dataset by default: most of what many walks give, in seconds."""
 
-MAX_WINDOWS = 3072
-"""How many windows `adapt` uses at most."""
+MAX_PASSES = 9
+"""How often `fit` has it walk before a long training. More walks lower the held-out error further, ever more slowly."""
+
+WINDOWS_PER_PASS = 1024
+"""How many windows `adapt` uses at most for each walk."""
+
+
+def num_passes_for(num_epochs: int) -> int:
+    """Return how often to walk over the data before so many epochs: a walk costs about a tenth of them.
+
+    Example:
+        >>> [num_passes_for(num_epochs) for num_epochs in (1, 50, 1000)]
+        [3, 5, 9]
+    """
+    return min(MAX_PASSES, max(NUM_PASSES, num_epochs // 10))
 
 
 class WarmStart:
@@ -27,10 +42,12 @@ class WarmStart:
     decoder: keras.Model
     prior: GaussianMixturePrior
     likelihood: Likelihood
+    texture: Texture
     posterior: str
     latent_dim: int
     seed: int | None
     num_adapted_windows: keras.Variable
+    trainable_variables: list[keras.Variable]
 
     check_windows: Callable
     posterior_of: Callable
@@ -50,7 +67,7 @@ class WarmStart:
         self,
         x: Any,
         num_passes: int = NUM_PASSES,
-        max_windows: int = MAX_WINDOWS,
+        max_windows: int | None = None,
         time_reversal: bool = True,
         batch_size: int = 32,
         verbose: int = 1,
@@ -66,8 +83,8 @@ class WarmStart:
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
             num_passes: How often to walk over a dataset; an array is walked over once.
-            max_windows: Bound on the number of windows that are used; with windows of 512 by 512 and the default
-                depth they take 0.13 MB each.
+            max_windows: Bound on the number of windows that are used, by default 1,024 for each walk; with windows of
+                512 by 512 and the default depth each takes 0.13 MB of memory.
             time_reversal: Whether to use every window backwards as well. Music's level and colour change much the
                 same way backwards, and held-out music gains.
             batch_size: Number of windows at once, where `x` is an array.
@@ -88,12 +105,14 @@ class WarmStart:
                 "`adapt` walks over its windows more than once, which an iterator does not allow. Give it a dataset "
                 f"or an array, or build the model with warm_start=False. Received: x={x!r}"
             )
+        if max_windows is None:
+            max_windows = num_passes * WINDOWS_PER_PASS
         batches = self._limited(x, num_passes, max_windows, batch_size, verbose)
         pool_size = self.encoder.get_layer("linear_pooling").pool_size[0]
         optimum = fit_linear_optimum(batches, self.latent_dim, pool_size, time_reversal, seed=self.seed)
-        self.start_from(optimum, x, max_windows, batch_size)
+        self.start_from(optimum, x, batch_size=batch_size)
 
-    def start_from(self, optimum: LinearOptimum, x: Any, max_windows: int = MAX_WINDOWS, batch_size: int = 32) -> None:
+    def start_from(self, optimum: LinearOptimum, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
         """Start from a linear optimum that is known already; `adapt` is this after computing it.
 
         Args:
@@ -102,8 +121,11 @@ class WarmStart:
             max_windows: Bound on the number of windows that are used for that.
             batch_size: Number of windows at once, where `x` is an array.
         """
-        self._assign_linear_optimum(optimum)
-        self.fit_prior(x, max_windows, batch_size)
+        with optimizer_follows(getattr(self, "optimizer", None), self.trainable_variables):
+            self._assign_linear_optimum(optimum)
+        self.refit_prior(x, max_windows, batch_size)
+        if self.likelihood.per_pixel:
+            self.refit_texture(x, batch_size=batch_size)
         self.num_adapted_windows.assign(optimum.num_windows)
 
     def _limited(
@@ -132,8 +154,11 @@ class WarmStart:
             bias = np.concatenate([np.zeros_like(deviations), deviations])
             self.decoder.get_layer("deep_window").bias.assign(bias)
 
-    def fit_prior(self, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
-        """Fit the mixture prior to the codes of windows by expectation maximisation.
+    def refit_prior(self, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
+        """Fit the mixture prior anew to the codes of windows, by expectation maximisation.
+
+        `adapt` does it at the start. After training it fits the mixture to where the codes are now: to draws from the
+        aggregated posterior, the mean of q(z|x) over the windows. All else stays as it is.
 
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
@@ -156,4 +181,32 @@ class WarmStart:
         mixture = sklearn.mixture.GaussianMixture(
             self.prior.num_components, covariance_type="diag", reg_covar=1e-4, random_state=self.seed
         ).fit(codes)
-        self.prior.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_), mixture.weights_)
+        with optimizer_follows(getattr(self, "optimizer", None), self.prior.trainable_variables):
+            self.prior.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_), mixture.weights_)
+
+    def refit_texture(self, x: Any, max_windows: int = 128, batch_size: int = 32) -> None:
+        """Fit the texture anew to the residuals of windows.
+
+        `adapt` does it at the start, and training changes it little.
+
+        Args:
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
+            max_windows: Bound on the number of windows that are used.
+            batch_size: Number of windows at once, where `x` is an array.
+
+        Raises:
+            ValueError: If the likelihood has no scale for each pixel, there are no windows, or they do not have the
+                model's shape.
+        """
+        if not self.likelihood.per_pixel:
+            raise ValueError(
+                "Texture needs a likelihood with a scale for each pixel, such as 'heteroscedastic_gaussian'. "
+                f"Received: likelihood={type(self.likelihood).__name__}"
+            )
+        self.texture.fit(self._residuals(x, max_windows, batch_size))
+
+    def _residuals(self, x: Any, max_windows: int, batch_size: int) -> Iterator[np.ndarray]:
+        for batch in self._limited(x, 1, max_windows, batch_size, verbose=0):
+            parameters = self.decoder(self.posterior_of(batch).mean(), training=False)
+            residual = (batch - self.likelihood.mean(parameters)) / self.likelihood.scale(parameters)
+            yield residual.numpy()[..., 0]

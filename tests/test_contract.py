@@ -8,8 +8,9 @@ import pytest
 
 import spectrovae
 from spectrovae import GaussianMixturePrior, SpectrogramConverter, SpectroVAE
-from spectrovae.callbacks import KLWarmup
+from spectrovae.callbacks import KLWarmup, ReviveComponents
 from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+from spectrovae.metrics import ComponentPerplexity, NumLiveComponents
 from spectrovae.optimizer import LinearWarmup
 
 TABLE = {
@@ -20,6 +21,9 @@ TABLE = {
     ContinuousBernoulliLikelihood: {"max_logit": 50.0},
     LinearWarmup: {"learning_rate": 1e-3, "num_steps": 7},
     KLWarmup: {"num_epochs": 3, "initial_weight": 0.1},
+    ReviveComponents: {"live_share": 0.2},
+    NumLiveComponents: {"num_components": 3},
+    ComponentPerplexity: {"num_components": 3},
     SpectroVAE: {
         "input_shape": (32, 32, 1),
         "latent_dim": 3,

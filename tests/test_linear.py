@@ -83,3 +83,13 @@ def test_optimum_cannot_be_truncated_to_what_it_has_not(latent_dim, windows):
 def test_one_window_is_too_few(windows):
     with pytest.raises(ValueError, match="at least 2 windows. Received: 1"):
         fit_linear_optimum([windows[:1]], latent_dim=2, pool_size=4)
+
+
+@pytest.mark.parametrize("num_frames", [32, 20])
+def test_time_reversal_is_that_of_windows_and_their_mirror_images(windows, num_frames):
+    windows = windows[:, :, :num_frames]
+    symmetric = fit_linear_optimum([windows], 6, pool_size=4, time_reversal=True, seed=0)
+    both = fit_linear_optimum([windows, windows[:, :, ::-1]], 6, pool_size=4, seed=0)
+    np.testing.assert_allclose(symmetric.mean, both.mean, atol=1e-5)
+    np.testing.assert_allclose(symmetric.variances, both.variances, rtol=1e-3)
+    np.testing.assert_allclose(np.abs(symmetric.directions @ both.directions.T), np.eye(6), atol=0.02)

@@ -6,7 +6,7 @@ import soundfile
 
 from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.audio import write_audio
-from spectrovae.outputs import ModelSummary, read_window, summarize, write_reconstruction, write_results, write_windows
+from spectrovae.outputs import read_window, write_reconstruction, write_results, write_windows
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -95,32 +95,6 @@ def test_write_reconstruction(tmp_path, make_model, windows):
     assert_is_picture(picture)
 
 
-def test_summarize_against_the_definitions(make_model, windows):
-    model = make_model()
-    model.adapt(windows[:32], verbose=0)
-    generated = model.generate(4, seed=0)
-    summary = summarize(model, generated, windows[:32], windows[32:])
-    held_out, levels = 80 * windows[32:], 80 * windows[:32]
-    assert (summary.kind, summary.num_windows, summary.num_generated) == ("held-out", 16, 4)
-    errors = held_out - 80 * model.reconstruct(windows[32:])
-    assert summary.rmse_db == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-4)
-    spectrum = levels.mean(axis=(0, 2), keepdims=True)
-    assert summary.mean_spectrum_rmse_db == pytest.approx(np.sqrt(np.mean((held_out - spectrum) ** 2)), rel=1e-4)
-    pairs = [(i, j) for i in range(32) for j in range(i)]
-    distances = [np.sqrt(np.mean((levels[i] - levels[j]) ** 2)) for i, j in pairs]
-    assert summary.real_pairwise_db == pytest.approx(np.mean(distances), rel=1e-4)
-    assert summary.diversity_ratio == pytest.approx(summary.generated_pairwise_db / np.mean(distances), rel=1e-4)
-    assert summarize(model, generated, windows).kind == "training"
-
-
-def test_summary_in_words():
-    summary = ModelSummary("held-out", 15, 6.891, 9.512, 5, 8.4, 14.0)
-    assert str(summary) == (
-        "Reconstruction: 6.89 dB RMSE on 15 held-out windows; the mean spectrum of the training windows is 9.51 dB "
-        "off.\nDiversity: 5 generated windows differ by 8.40 dB on average, real ones by 14.00 dB: a ratio of 0.60."
-    )
-
-
 @pytest.mark.parametrize("validation_split", [0.0, 0.3])
 def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings, validation_split):
     model = make_model()
@@ -129,8 +103,9 @@ def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings,
     )
     train, validation = datasets if validation_split else (datasets, None)
     history = {"loss": [2.0, 1.0]}
-    summary = write_results(model, train, validation, history, tmp_path / "out", num_samples=3, seed=0)
-    assert summary.num_windows == (4 if validation_split else 12)
+    diagnosis = write_results(model, train, validation, history, tmp_path / "out", num_samples=3, seed=0)
+    assert diagnosis.num_windows == (4 if validation_split else 12)
+    assert diagnosis.kind == ("held-out" if validation_split else "training")
     sounds = {path.stem for path in (tmp_path / "out").glob("*.wav")}
     assert sounds == {"generated_1", "generated_2", "generated_3", "original", "reconstruction"}
     for path in (tmp_path / "out").glob("*.png"):
@@ -138,7 +113,7 @@ def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings,
     for name in ("generated", "loss_curves", "reconstruction", "generated_3"):
         assert (tmp_path / "out" / f"{name}.png").exists()
     text = (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8")
-    assert text.startswith(str(summary))
+    assert text.startswith(str(diagnosis))
     assert "3 of 4 files used: 12 windows" in text and "broken.wav: unreadable" in text
     assert all(str(recordings / f"{number}.wav") in text for number in range(3))
     assert ("Held out:" in text) == bool(validation_split)

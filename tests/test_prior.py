@@ -106,6 +106,32 @@ def test_scales_stay_above_their_floor():
     np.testing.assert_allclose(prior.scales, [[0.1, 0.5], [0.1, 2.0]], atol=1e-5)
 
 
+@pytest.mark.parametrize("latent_dim", [2, 100])
+@pytest.mark.parametrize("learn_weights", [False, True])
+def test_revived_components_are_live_at_once(latent_dim, learn_weights):
+    generator = np.random.default_rng(0)
+    codes = generator.normal(size=(500, latent_dim)).astype(np.float32)
+    prior = GaussianMixturePrior(4, learn_weights=learn_weights, seed=0)
+    prior.build(codes.shape)
+    means = np.zeros((4, latent_dim))
+    means[1:] += 1000 * np.arange(1, 4)[:, None]
+    prior.assign_mixture(means, np.ones_like(means), [0.97, 0.01, 0.01, 0.01])
+    before = float(tf.reduce_mean(prior.log_prob(codes)))
+    revived = prior.revive(np.mean(prior.responsibilities(codes), axis=0))
+    assert set(revived) == {1, 2, 3} and set(revived.values()) <= {0, 1, 2}
+    assert (np.mean(prior.responsibilities(codes), axis=0) > 0.1 / 4).all()
+    # Where the weight is divided, the density of the codes hardly changes.
+    assert float(tf.reduce_mean(prior.log_prob(codes))) > before - 0.5
+
+
+def test_nothing_is_revived_where_all_live_or_nothing_is_known(fitted):
+    _, prior = fitted
+    means = prior.means.numpy()
+    for shares in ([0.1, 0.5, 0.4], [0.0, 0.0, 0.0], [np.nan, np.nan, np.nan]):
+        assert prior.revive(np.array(shares)) == {}
+    np.testing.assert_array_equal(prior.means, means)
+
+
 def test_fixed_weights_stay_uniform():
     prior = GaussianMixturePrior(2)
     prior.build((None, 2))

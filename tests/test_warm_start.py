@@ -80,6 +80,27 @@ def test_mixture_beats_a_single_gaussian_on_codes_in_clusters(make_model, window
     assert densities[2] > densities[1]
 
 
+def test_prior_is_refitted_to_the_codes_and_training_does_not_undo_it(make_model, windows):
+    model = make_model()
+    model.fit(windows, epochs=2, verbose=0)
+    # As after a long training whose mixture has lost its codes.
+    model.prior.assign_mixture(np.full((2, 4), 30.0), np.ones((2, 4)))
+    for slot in model.optimizer.variables:
+        if "means_average" in slot.path:
+            slot.assign(model.prior.means)
+    before = [weight.numpy() for weight in model.encoder.weights + model.decoder.weights]
+    model.refit_prior(windows)
+    cross_entropy = model.diagnose(windows).prior_cross_entropy
+    fresh = make_model()
+    fresh.adapt(windows, verbose=0)
+    assert cross_entropy == pytest.approx(fresh.diagnose(windows).prior_cross_entropy, rel=0.1)
+    for weight, old in zip(model.encoder.weights + model.decoder.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    # The optimizer's average of the weights, with which training ends, has followed.
+    model.fit(windows, verbose=0)
+    assert model.diagnose(windows).prior_cross_entropy == pytest.approx(cross_entropy, rel=0.02)
+
+
 def test_fit_adapts_once_and_a_loaded_model_never_again(make_model, windows, tmp_path):
     model = make_model()
     assert not model.adapted
