@@ -22,7 +22,7 @@ def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
         Tensors of shape `(batch, ...)`.
 
     Raises:
-        ValueError: If there is nothing in `inputs`, or `batch_size` is not positive.
+        ValueError: If there is nothing in `inputs`, it does not hold numbers, or `batch_size` is not positive.
 
     Example:
         >>> [batch.shape[0] for batch in iterate_batches(np.zeros((5, 2)), batch_size=2)]
@@ -33,7 +33,10 @@ def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
     for batch in _slices(inputs, batch_size) if hasattr(inputs, "shape") else inputs:
         windows = batch[0] if isinstance(batch, (tuple, list)) else batch
         num_batches += 1
-        yield tf.cast(tf.convert_to_tensor(windows), tf.float32)
+        tensor = tf.convert_to_tensor(windows)
+        if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
+            raise ValueError(f"Windows and codes must be numbers. Received: dtype={tensor.dtype.name}")
+        yield tf.cast(tensor, tf.float32)
     if not num_batches:
         raise ValueError(f"There is no window in what was given. Received: inputs={inputs!r}")
 

@@ -84,3 +84,20 @@ def check_waveform(name: str, value: ArrayLike, batch: bool = False) -> np.ndarr
     if not np.isfinite(audio).all():
         raise ValueError(f"`{name}` must be finite. Received: NaN or infinite samples")
     return audio
+
+
+def check_window_values(windows: ArrayLike) -> None:
+    """Raises a ValueError unless these are numbers from 0 to 1, as converters make them.
+
+    Example:
+        >>> check_window_values(np.zeros((2, 4, 4, 1)))
+    """
+    values = np.asarray(windows)
+    if not values.size:
+        raise ValueError(f"There is no window in what was given. Received: shape {values.shape}")
+    least, largest = float(values.min()), float(values.max())
+    if not (least > -1e-4 and largest < 1 + 1e-4):
+        raise ValueError(
+            "Windows must have finite values from 0 to 1, as SpectrogramConverter.to_spectrogram makes them: scale "
+            f"others to that range. Received: values from {least:g} to {largest:g}"
+        )

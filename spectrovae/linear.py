@@ -154,11 +154,13 @@ def fit_linear_optimum(
         seed: Integer that makes the sample and the randomised decomposition repeat.
 
     Raises:
-        ValueError: If there are fewer than two windows.
+        ValueError: If there are fewer than two windows, or their values are not finite.
     """
     steps, sample, num_windows = _collect(batches, pool_size, num_residual_windows, seed)
     if num_windows < 2:
         raise ValueError(f"The linear start needs at least 2 windows. Received: {num_windows}")
+    if not np.isfinite(steps.min() + steps.max()):
+        raise ValueError("Windows must have finite values from 0 to 1. Received: windows that hold NaN or infinity")
     find_directions = symmetric_directions if time_reversal else principal_directions
     mean, directions, variances = find_directions(steps, latent_dim, seed)
     missing = (0, latent_dim - len(directions))

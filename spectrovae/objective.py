@@ -1,13 +1,15 @@
 """The evidence lower bound, and the steps that raise it."""
 
+import itertools
 import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from spectrovae.batching import training_part
+from spectrovae.batching import iterate_batches, training_part
 from spectrovae.callbacks import ReviveComponents
+from spectrovae.checks import check_window_values
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.latent_space import LatentSpace
 from spectrovae.metrics import ComponentPerplexity, NumLiveComponents, RootMean
@@ -89,9 +91,11 @@ class Objective(LatentSpace, WarmStart, keras.Model):
             The history of losses and metrics by epoch.
 
         Raises:
-            ValueError: If the model has not been compiled or the windows do not have the model's shape.
+            ValueError: If the model has not been compiled, there is no window, or they lack the model's shape and
+                values in [0, 1]; of a dataset the first batch is looked at.
         """
         is_array = hasattr(x, "shape")
+        self.check_data(x)
         if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
             verbose = kwargs.get("verbose", "auto")
             windows = training_part(x, kwargs.get("validation_split", 0.0))
@@ -101,6 +105,15 @@ class Objective(LatentSpace, WarmStart, keras.Model):
             use_ema = getattr(self.optimizer, "use_ema", False)
             kwargs["callbacks"] = with_own_callbacks(kwargs.get("callbacks"), use_ema)
         return super().fit(x, *args, shuffle=is_array if shuffle is None else shuffle, **kwargs)
+
+    def check_data(self, x: Any) -> None:
+        """Raise a ValueError, before anything is trained, if windows cannot be trained on."""
+        if hasattr(x, "__next__"):  # what is taken from an iterator is gone
+            return
+        batches = iterate_batches(x, batch_size=256)
+        for batch in batches if hasattr(x, "shape") else itertools.islice(batches, 1):
+            self.check_windows(batch)
+            check_window_values(batch)
 
     def compute_terms(self, windows: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """Return the named terms of minus the evidence lower bound for each window.
