@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,12 @@ from numpy.typing import ArrayLike
 from spectrovae.checks import SAMPLE_RATES, check_positive_int, check_sample_rate, check_waveform
 from spectrovae.ffmpeg import read_with_ffmpeg
 from spectrovae.files import PathLike, replaced_when_complete
+
+# Loud masters go some decibels above full scale; 60 dB above are integers in disguise, or garbage.
+_LARGEST_SAMPLE = 1000.0
+
+_LARGEST_FLAC_RATE = 655_350
+_TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
 
 
 def read_blocks(path: PathLike, sample_rate: int, block_length: int = 1 << 16) -> Iterator[np.ndarray]:
@@ -32,7 +40,7 @@ def read_blocks(path: PathLike, sample_rate: int, block_length: int = 1 << 16) -
 
     Raises:
         OSError: If the file cannot be opened (raised by the first `next`, like what follows).
-        ValueError: If it cannot be decoded, or has samples that are not finite.
+        ValueError: If it cannot be decoded, or has samples that are not finite or a thousand times full scale.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -58,7 +66,7 @@ def read_audio(path: PathLike, sample_rate: int) -> np.ndarray:
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it cannot be decoded, or has samples that are not finite.
+        ValueError: If it cannot be decoded, or has samples that are not finite or a thousand times full scale.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -70,8 +78,15 @@ def read_audio(path: PathLike, sample_rate: int) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *read_blocks(path, sample_rate)])
 
 
-def write_audio(path: PathLike, waveform: ArrayLike, sample_rate: int) -> None:
-    """Writes a mono waveform as a 16-bit WAV or FLAC file, which every player plays.
+def write_audio(
+    path: PathLike,
+    waveform: ArrayLike,
+    sample_rate: int,
+    subtype: str = "PCM_16",
+    target_rate: int | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a mono waveform as a WAV or FLAC file, by default of 16 bits, which every player plays.
 
     The file appears when it is complete: an interrupted program leaves no half file and keeps the old one.
 
@@ -79,10 +94,18 @@ def write_audio(path: PathLike, waveform: ArrayLike, sample_rate: int) -> None:
         path: Ends with `.wav` or `.flac`; its folder must exist.
         waveform: Shape `(samples,)`, floats in [-1, 1] or integer PCM.
         sample_rate: Samples per second (Hz).
+        subtype: How samples are stored: `"PCM_16"`, `"PCM_24"` and, in WAV files only, `"PCM_32"`, `"FLOAT"` and
+            what else `soundfile.available_subtypes` lists for the format.
+        target_rate: Samples per second (Hz) of the file, if not those of the waveform: it is then resampled, and
+            scaled down where that lifts its peak over 1.
+        tags: Texts to store with the sound, such as `{"title": ..., "comment": ...}`; names are those of
+            `SoundFile.copy_metadata`: title, comment, software, artist, album, date, genre, copyright ...
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If the waveform has another shape or values outside [-1, 1], or the ending is another one.
+        OSError: If the disk is full, or the folder cannot be written.
+        ValueError: If the waveform has another shape or values outside [-1, 1], the ending is another one, or the
+            format knows no such subtype, sample rate or tag.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -100,8 +123,28 @@ def write_audio(path: PathLike, waveform: ArrayLike, sample_rate: int) -> None:
             "`waveform` has values outside [-1, 1], which would be clipped: divide by its peak. "
             f"Received: a peak of {peak:.6g}"
         )
+    if target_rate is not None and check_sample_rate("target_rate", target_rate) != sample_rate:
+        audio = soxr.resample(audio, sample_rate, target_rate, quality="HQ")
+        audio /= max(1.0, float(np.abs(audio).max(initial=0)))
+    content = _encode(audio, target_rate or sample_rate, path.suffix[1:].upper(), subtype, tags or {})
     with replaced_when_complete(path) as part:
-        soundfile.write(part, audio, sample_rate, "PCM_16", format=path.suffix[1:].upper())
+        part.write_bytes(content.getbuffer())
+
+
+def _encode(audio: np.ndarray, sample_rate: int, file_format: str, subtype: str, tags: Mapping[str, str]) -> io.BytesIO:
+    subtypes = soundfile.available_subtypes(file_format)
+    if subtype not in subtypes:
+        raise ValueError(f"`subtype` must be one of {', '.join(subtypes)}. Received: subtype={subtype!r}")
+    if file_format == "FLAC" and sample_rate > _LARGEST_FLAC_RATE:
+        raise ValueError(f"FLAC goes up to {_LARGEST_FLAC_RATE} Hz: write a .wav file. Received: {sample_rate} Hz")
+    content = io.BytesIO()  # soundfile would not say that a disk is full
+    with soundfile.SoundFile(content, "w", sample_rate, 1, subtype, format=file_format) as file:
+        for name, text in tags.items():
+            if name not in _TAGS:
+                raise ValueError(f"`tags` may have {', '.join(_TAGS)}. Received: tags={dict(tags)}")
+            setattr(file, name, text)
+        file.write(audio)
+    return content
 
 
 class _SequentialFile(soundfile.SoundFile):
@@ -117,17 +160,16 @@ def _read_blocks(path: Path, sample_rate: int, block_length: int) -> Iterator[np
     with path.open("rb") as content:  # an OSError says best what is wrong with a path
         if not content.read(1):
             raise ValueError(f"The file has no content: {path}")
-    for block in _decode(path, sample_rate, block_length):
-        if not np.isfinite(block).all():
-            raise ValueError(f"The file has NaN or infinite samples: {path}")
-        yield block
+    yield from _decode(path, sample_rate, block_length)
 
 
 def _decode(path: Path, sample_rate: int, block_length: int) -> Iterator[np.ndarray]:
     try:
-        file = _SequentialFile(path)
+        # As bytes, since soundfile knows no names that are no UTF-8. Windows has none.
+        file = _SequentialFile(path if os.name == "nt" else os.fsencode(path))
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless samples
-        yield from read_with_ffmpeg(path, sample_rate, block_length, reason=str(error))
+        reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+        yield from _checked(read_with_ffmpeg(path, sample_rate, block_length, reason), path)
         return
     with file:
         if file.samplerate not in SAMPLE_RATES:
@@ -136,14 +178,26 @@ def _decode(path: Path, sample_rate: int, block_length: int) -> Iterator[np.ndar
         ratio = min(1.0, file.samplerate / sample_rate) / file.channels
         blocks = _mono_blocks(file, max(1, math.floor(block_length * ratio)))
         try:
-            yield from _resample(blocks, file.samplerate, sample_rate)
+            yield from _resample(_checked(blocks, path), file.samplerate, sample_rate)
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"The file could not be decoded: {path} ({error})") from error
+            raise ValueError(f"The file could not be decoded: {path} ({error.error_string})") from error
 
 
 def _mono_blocks(file: soundfile.SoundFile, block_length: int) -> Iterator[np.ndarray]:
     while len(block := file.read(block_length, dtype="float32", always_2d=True)):
-        yield block.mean(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told by _checked
+            mono = block.mean(axis=1)
+        yield mono
+
+
+def _checked(blocks: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    for block in blocks:
+        peak = np.abs(block).max(initial=0)
+        if not np.isfinite(peak):
+            raise ValueError(f"The file has NaN or infinite samples: {path}")
+        if peak > _LARGEST_SAMPLE:
+            raise ValueError(f"The file has samples of {peak:.3g}, where full scale is 1: scale it down: {path}")
+        yield block
 
 
 def _resample(blocks: Iterable[np.ndarray], in_rate: int, out_rate: int) -> Iterator[np.ndarray]:

@@ -158,7 +158,10 @@ def fit_linear_optimum(
     """
     steps, sample, num_windows = _collect(batches, pool_size, num_residual_windows, seed)
     if num_windows < 2:
-        raise ValueError(f"The linear start needs at least 2 windows. Received: {num_windows}")
+        raise ValueError(
+            "The linear start needs at least 2 windows; a model with warm_start=False does without. "
+            f"Received: {num_windows}"
+        )
     if not np.isfinite(steps.min() + steps.max()):
         raise ValueError("Windows must have finite values from 0 to 1. Received: windows that hold NaN or infinity")
     find_directions = symmetric_directions if time_reversal else principal_directions

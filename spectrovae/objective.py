@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from spectrovae.batching import iterate_batches, training_part
@@ -30,6 +31,9 @@ def with_own_callbacks(callbacks: Any, use_ema: bool) -> Any:
     own = [keras.callbacks.SwapEMAWeights, ReviveComponents] if use_ema else [ReviveComponents]
     missing = [kind() for kind in own if not any(isinstance(callback, kind) for callback in callbacks)]
     return missing + callbacks
+
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Objective(LatentSpace, WarmStart, keras.Model):
@@ -96,6 +100,8 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         """
         is_array = hasattr(x, "shape")
         self.check_data(x)
+        if is_array and x.dtype not in _FLOATS:  # Keras would hand integers on as they are
+            x = np.asarray(x, np.float32)
         if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
             verbose = kwargs.get("verbose", "auto")
             windows = training_part(x, kwargs.get("validation_split", 0.0))

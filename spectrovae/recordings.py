@@ -6,8 +6,6 @@ import hashlib
 import itertools
 import json
 import logging
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +16,14 @@ import numpy as np
 
 from spectrovae.audio import read_blocks
 from spectrovae.converter import SpectrogramConverter
-from spectrovae.files import PathLike, find_audio_files, replaced_when_complete
+from spectrovae.files import (
+    PathLike,
+    check_writable,
+    find_audio_files,
+    remove_leftovers,
+    replaced_when_complete,
+    temporary_folder,
+)
 from spectrovae.report import LeftOutFile, Recording, RecordingsReport
 
 logger = logging.getLogger(__name__)
@@ -56,7 +61,8 @@ class Recordings:
     Example:
         >>> from spectrovae.audio import write_audio
         >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     write_audio(Path(folder, "tone.wav"), 0.5 * np.sin(np.arange(20000)), sample_rate=8000)
         ...     recordings = Recordings(folder, converter, cache="memory", verbose=0)
         >>> recordings.report.num_windows, recordings.frames(0, start=100, num_frames=64).shape
@@ -109,10 +115,11 @@ class Recordings:
         if cache == "memory":
             return None
         if cache == "disk":
-            folder = tempfile.mkdtemp(prefix="spectrovae-")
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            return Path(folder)
-        Path(cache).mkdir(parents=True, exist_ok=True)
+            folder, remover = temporary_folder()
+            weakref.finalize(self, remover.close)
+            return folder
+        check_writable(Path(cache))
+        remove_leftovers(Path(cache))
         return Path(cache)
 
     def _decode(self, path: Path) -> Path | np.ndarray:

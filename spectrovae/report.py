@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class WindowPosition:
 class RecordingsReport:
     """What became of the files that were found: each is either used or left out for a reason.
 
-    `str(report)` is a summary for people.
+    `str(report)` is a summary for people; odd characters of file names are escaped in it.
 
     Attributes:
         used: The files that are used, in order.
@@ -102,8 +103,23 @@ class RecordingsReport:
         ]
         if self.left_out:
             lines[0] += f" {_count(len(self.left_out), 'file')} left out:"
-            lines += [f"  {file.path}: {file.reason}" for file in self.left_out]
+            lines += [f"  {printable(file.path)}: {printable(file.reason)}" for file in self.left_out]
         return "\n".join(lines)
+
+
+def printable(text: object) -> str:
+    r"""Returns a text on one line that every terminal and encoding takes: odd characters are escaped.
+
+    File names may hold line breaks, control characters and bytes that are no text.
+
+    Example:
+        >>> print(printable(Path("größe\n\udcff\x1b[31m.wav")))
+        größe\n\udcff\x1b[31m.wav
+    """
+    return "".join(
+        character if character.isprintable() or unicodedata.category(character) == "Zs" else ascii(character)[1:-1]
+        for character in str(text)
+    )
 
 
 def _count(number: int, noun: str) -> str:

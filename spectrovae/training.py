@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import json
 import logging
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from spectrovae.audio import PathLike
+from spectrovae.checkpoints import Rows, averaged_weights, read_rows, restore_checkpoint, save_checkpoint
+from spectrovae.files import PathLike, check_writable, remove_leftovers, replaced_when_complete
 from spectrovae.model import SpectroVAE
 
 logger = logging.getLogger(__name__)
@@ -27,9 +26,10 @@ MODEL_FILE = "model.keras"
 LOG_FILE = "log.csv"
 """A row for each epoch, for people and spreadsheets; nothing is read back from it."""
 
-_TRAINING_FILE = "training.json"
-# What may differ between the model that trained and the one that goes on.
-_FREE_SETTINGS = {"seed", "warm_start"}
+_ADVICE = (
+    "Try a lower learning rate or `clipnorm` in the optimizer, or float32 instead of mixed precision, and see that "
+    "all windows have values in [0, 1]."
+)
 
 History = dict[str, list[float]]
 
@@ -52,6 +52,9 @@ def fit_resumably(
     weights and the optimizer's state are read from there, and epochs count on; a training that has had its
     `epochs` is not trained further. An optimizer with `use_ema=True` is validated and saved with its average.
 
+    A loss or a weight that is NaN or infinite stops the training at once: a logged error tells what to try, and the
+    folder and the model keep the epochs before.
+
     Args:
         model: A compiled model. It ends with the weights of the best epoch, those of `model.keras`.
         folder: Made if need be.
@@ -67,7 +70,9 @@ def fit_resumably(
 
     Raises:
         ValueError: If the model has not been compiled, `epochs` is not positive, or the folder holds a training
-            of a model with other settings.
+            of a model with other settings or a damaged one.
+        FloatingPointError: If the first epoch already ends in NaN or infinity.
+        OSError: If the folder cannot be written, or the disk is full: what was saved before is still there.
 
     Example:
         >>> import tempfile
@@ -87,22 +92,24 @@ def fit_resumably(
     if epochs < 1:
         raise ValueError(f"`epochs` must be 1 or more. Received: epochs={epochs!r}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = _read_rows(folder / CHECKPOINT_FILE)
+    check_writable(folder)
+    remove_leftovers(folder)
+    rows = read_rows(folder / CHECKPOINT_FILE)
+    keeper = _Keeper(folder, rows)
     if rows:
-        _restore(model, folder / CHECKPOINT_FILE)
+        restore_checkpoint(model, folder / CHECKPOINT_FILE)
+        keeper.set_model(model)
+        keeper.save_best()  # in case the program was killed between the two files
         outlook = "going on" if len(rows) < epochs else "nothing is left to train unless `epochs` is raised"
         logger.info("%d of %d epochs in %s are done: %s.", len(rows), epochs, folder, outlook)
     if len(rows) < epochs:
-        model.fit(
-            training,
-            validation_data=validation,
-            epochs=epochs,
-            initial_epoch=len(rows),
-            callbacks=[*callbacks, _Keeper(folder, rows)],
-            verbose=verbose,
-            **kwargs,
-        )
+        fit_arguments = {"validation_data": validation, "epochs": epochs, "initial_epoch": len(rows)} | kwargs
+        try:
+            model.fit(training, callbacks=[*callbacks, keeper], verbose=verbose, **fit_arguments)
+        except _NotFiniteError as error:
+            if not rows:
+                raise FloatingPointError(f"{error} {_ADVICE}") from None
+            logger.error("%s %s keeps the %d epochs before. %s", error, folder, len(rows), _ADVICE)
     model.load_weights(folder / MODEL_FILE)
     return _columns(rows)
 
@@ -120,103 +127,52 @@ def read_history(folder: PathLike) -> History:
         >>> read_history("no/such/folder")
         {}
     """
-    return _columns(_read_rows(Path(folder) / CHECKPOINT_FILE))
+    return _columns(read_rows(Path(folder) / CHECKPOINT_FILE))
 
 
 class _Keeper(keras.callbacks.Callback):
     """Writes the files of a folder after each epoch, and adds a row for the epoch to `rows`."""
 
-    def __init__(self, folder: Path, rows: list[dict[str, float]]) -> None:
+    def __init__(self, folder: Path, rows: Rows) -> None:
         super().__init__()
         self.folder = folder
         self.rows = rows
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._check({"loss": (logs or {}).get("loss", 0)}, len(self.rows) + 1)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.rows.append({"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()})
-        _save(self.model, self.folder / CHECKPOINT_FILE, self.rows)
-        best = self.folder / MODEL_FILE
-        losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
-        if not losses or losses[-1] <= min(losses) or not best.exists():
-            with _averaged_weights(self.model):
-                _save(self.model, best, self.rows)
-        part = self.folder / f".{LOG_FILE}"
-        with part.open("w", newline="") as file:
+        row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
+        # The last step of an epoch may spoil weights that no loss has seen yet.
+        self._check({name: row.get(name, 0) for name in ("loss", "val_loss")}, epoch + 1)
+        self._check({weight.path: weight for weight in self.model.trainable_variables}, epoch + 1)
+        self.rows.append(row)
+        save_checkpoint(self.model, self.folder / CHECKPOINT_FILE, self.rows)
+        self.save_best()
+        with replaced_when_complete(self.folder / LOG_FILE) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=["epoch", *_columns(self.rows)])
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(self.folder / LOG_FILE)
+
+    def save_best(self) -> None:
+        """Write the model file, unless that of a better epoch or of this one is there."""
+        best = self.folder / MODEL_FILE
+        losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
+        is_best = not losses or losses[-1] <= min(losses)
+        if not best.exists() or (is_best and read_rows(best) != self.rows):
+            with averaged_weights(self.model):
+                save_checkpoint(self.model, best, self.rows)
+
+    def _check(self, numbers: Mapping[str, Any], epoch: int) -> None:
+        for name, value in numbers.items():
+            if not np.isfinite(np.asarray(value, np.float32)).all():
+                raise _NotFiniteError(f"{name} became NaN or infinite in epoch {epoch}.")
 
 
-def _columns(rows: list[dict[str, float]]) -> History:
+class _NotFiniteError(Exception):
+    """Training has gone astray; the message says where."""
+
+
+def _columns(rows: Rows) -> History:
     names = dict.fromkeys(name for row in rows for name in row if name != "epoch")
     return {name: [row[name] for row in rows if name in row] for name in names}
-
-
-def _read_rows(checkpoint: Path) -> list[dict[str, float]]:
-    return json.loads(_read_member(checkpoint, _TRAINING_FILE))["epochs"] if checkpoint.exists() else []
-
-
-def _save(model: SpectroVAE, path: Path, rows: list[dict[str, float]]) -> None:
-    # The history travels inside the file, so that the two can't disagree; Keras passes over what it does not know.
-    # Nor does Keras save the state of seed generators.
-    part = path.with_name(f".{path.name}")
-    model.save(part)
-    with zipfile.ZipFile(part, "a") as archive:
-        seed_states = [state.numpy().tolist() for state in _seed_states(model)]
-        archive.writestr(_TRAINING_FILE, json.dumps({"epochs": rows, "seed_states": seed_states}))
-    part.replace(path)
-
-
-def _seed_states(model: SpectroVAE) -> list[keras.Variable]:
-    """Return the states of all seed generators, those of dropout and the like included."""
-    return [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
-
-
-def _read_member(path: Path, name: str) -> str:
-    with zipfile.ZipFile(path) as archive:
-        if name not in archive.namelist():
-            raise ValueError(f"{path} is not a checkpoint of fit_resumably. Use another folder.")
-        return archive.read(name).decode()
-
-
-def _restore(model: SpectroVAE, checkpoint: Path) -> None:
-    """Load weights and the optimizer's state; the learning rate stays that of the model."""
-    saved = _flatten(json.loads(_read_member(checkpoint, "config.json"))["config"])
-    given = _flatten(json.loads(json.dumps(keras.saving.serialize_keras_object(model)))["config"])
-    different = [name for name in saved | given if saved.get(name) != given.get(name) and name not in _FREE_SETTINGS]
-    if different:
-        details = ", ".join(f"{name}={given.get(name)!r}, not {saved.get(name)!r}" for name in different)
-        raise ValueError(
-            f"The training in {checkpoint.parent} is of a model with other settings. Give the same ones, or use "
-            f"another folder. Received: {details}"
-        )
-    learning_rate = model.optimizer.get_config()["learning_rate"]
-    model.load_weights(checkpoint)
-    saved_states = json.loads(_read_member(checkpoint, _TRAINING_FILE))["seed_states"]
-    for state, value in zip(_seed_states(model), saved_states, strict=True):
-        state.assign(value)
-    if isinstance(learning_rate, float):  # not a schedule
-        model.optimizer.learning_rate = learning_rate
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names, without the names that Keras numbers for each new layer."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, prefix if name == "config" else f"{prefix}{name}.")
-        elif not (name == "name" and "trainable" in config):
-            flat[prefix + name] = value
-    return flat
-
-
-@contextlib.contextmanager
-def _averaged_weights(model: SpectroVAE) -> Iterator[None]:
-    """Give the model the optimizer's average of its weights, if it keeps one, for the `with` block."""
-    weights = model.get_weights() if getattr(model.optimizer, "use_ema", False) else None
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        if weights is not None:
-            model.set_weights(weights)

@@ -106,6 +106,44 @@ def test_write_then_read(tmp_path, extension):
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize(
+    ("extension", "subtype", "accuracy"),
+    [("wav", "PCM_16", 3.1e-5), ("wav", "PCM_24", 1.2e-7), ("wav", "FLOAT", 0), ("flac", "PCM_24", 1.2e-7)],
+)
+def test_subtypes_sample_rates_and_tags(tmp_path, extension, subtype, accuracy):
+    path = tmp_path / f"tone.{extension}"
+    tags = {"title": "Größe", "comment": "model a.keras, seed 3"}
+    write_audio(path, sine(), 8000, subtype, tags=tags)
+    np.testing.assert_allclose(read_audio(path, 8000), sine(), atol=accuracy)
+    write_audio(path, sine(), 8000, subtype, target_rate=44100, tags=tags | {"software": "SpectroVAE"})
+    with soundfile.SoundFile(path) as file:
+        assert (file.samplerate, file.subtype, file.frames) == (44100, subtype, 44100)
+        assert file.copy_metadata() | {"software": file.software.split(" (")[0]} == tags | {"software": "SpectroVAE"}
+    np.testing.assert_allclose(read_audio(path, 44100)[2000:-2000], sine(1, 44100)[2000:-2000], atol=1e-3)
+
+
+def test_resampled_peaks_are_scaled_down(tmp_path):
+    square = np.sign(sine())
+    write_audio(tmp_path / "square.wav", square, 8000, "FLOAT", target_rate=22050)
+    assert np.abs(soundfile.read(tmp_path / "square.wav")[0]).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.flac", {"subtype": "FLOAT"}),
+        ("a.wav", {"subtype": "PCM_17"}),
+        ("a.wav", {"target_rate": 0}),
+        ("a.flac", {"target_rate": 1_000_000}),
+        ("a.wav", {"tags": {"mood": "sad"}}),
+    ],
+)
+def test_write_refuses_what_the_format_has_not(tmp_path, name, options):
+    with pytest.raises(ValueError, match="Received"):
+        write_audio(tmp_path / name, sine(), 8000, **options)
+    assert os.listdir(tmp_path) == []
+
+
 def test_write_refuses(tmp_path):
     with pytest.raises(ValueError, match=r"a peak of 1\.5"):
         write_audio(tmp_path / "a.wav", np.full(10, -1.5), 8000)
@@ -120,19 +158,14 @@ def test_write_refuses(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.wav"
-    write_audio(path, sine(), 8000)
-
-    def fail(file, *arguments, **options):
-        file.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(soundfile, "write", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_audio(path, np.zeros(10), 8000)
-    assert os.listdir(tmp_path) == ["a.wav"]
-    assert len(read_audio(path, 8000)) == 8000
+def test_samples_far_above_full_scale_are_refused(tmp_path):
+    for factor in (10, 1e4, 1e38):
+        soundfile.write(tmp_path / f"{factor}.wav", factor * np.stack([sine(), sine()], axis=1), 8000, subtype="FLOAT")
+    assert np.abs(read_audio(tmp_path / "10.wav", 8000)).max() == pytest.approx(5, rel=1e-3)
+    with pytest.raises(ValueError, match=r"samples of 5e\+03, where full scale is 1"):
+        read_audio(tmp_path / "10000.0.wav", 8000)
+    with pytest.raises(ValueError, match="samples of"):
+        read_audio(tmp_path / "1e+38.wav", 22050)
 
 
 @pytest.mark.parametrize("arguments", [{"sample_rate": 0}, {"sample_rate": 8000, "block_length": 0}])

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import spectrovae.ffmpeg
 from spectrovae.audio import read_audio, read_blocks
 
 
@@ -65,6 +66,14 @@ def test_reader_may_stop_early(unknown, monkeypatch):
     assert len(next(blocks)) == 100
     blocks.close()
     assert [process.returncode for process in processes] == [-9]
+
+
+@pytest.mark.parametrize("body", ["time.sleep(60)", "import os; os.write(1, bytes(400)); os.close(1); time.sleep(60)"])
+def test_program_that_hangs_is_given_up(unknown, monkeypatch, body):
+    monkeypatch.setattr(spectrovae.ffmpeg, "_PATIENCE", 0.5)
+    make_program(unknown.with_name("ffmpeg"), body)
+    with pytest.raises(ValueError, match="stood still"):
+        read_audio(unknown, 8000)
 
 
 @pytest.mark.parametrize(

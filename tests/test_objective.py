@@ -55,3 +55,11 @@ def test_a_batch_may_be_larger_than_the_data(make_model, windows):
     batches = tf.data.Dataset.from_tensor_slices(windows[:3]).batch(64, drop_remainder=True)
     with pytest.raises(ValueError, match="no window"):
         model.fit(batches, verbose=0)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64"])
+def test_windows_of_any_number_type_train(make_model, windows, dtype):
+    model = make_model()
+    model.compile()
+    history = model.fit((windows[:8] > 0.5).astype(dtype), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()

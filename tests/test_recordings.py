@@ -172,7 +172,7 @@ def test_temporary_cache_goes_with_its_owner(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     recordings = Recordings(folder, CONVERTER, "disk", verbose=0)
     (cache,) = tmp_path.glob("spectrovae-*")
-    assert len(os.listdir(cache)) == 2
+    assert len(list(cache.glob("*.npy"))) == 2
     del recordings
     gc.collect()
     assert not cache.exists()

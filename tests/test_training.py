@@ -128,3 +128,69 @@ def test_wrong_arguments_are_refused(make_model, windows, tmp_path):
     uncompiled = type(model).from_config(model.get_config())
     with pytest.raises(ValueError, match="compile"):
         fit_resumably(uncompiled, tmp_path, windows)
+
+
+class Poison(keras.callbacks.Callback):
+    """Puts NaN into a weight, or into the very last step of an epoch."""
+
+    def __init__(self, epoch: int, at_end: bool = False) -> None:
+        super().__init__()
+        self.epoch, self.at_end = epoch, at_end
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch and not self.at_end:
+            self.poison()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch and self.at_end:
+            self.poison()
+
+    def poison(self):
+        weight = self.model.trainable_variables[-1]
+        weight.assign(np.full(weight.shape, np.nan))
+
+
+@pytest.mark.parametrize(("at_end", "use_ema"), [(False, False), (True, True)])
+def test_nan_stops_the_training_and_keeps_the_epochs_before(train, tmp_path, windows, caplog, at_end, use_ema):
+    optimizer = keras.optimizers.Adam(1e-3, use_ema=use_ema)
+    model, history = train(tmp_path, 5, optimizer, callbacks=[Poison(2, at_end)])
+    assert len(history["loss"]) == 2 and np.isfinite(history["loss"]).all()
+    assert "in epoch 3" in caplog.text and "lower learning rate" in caplog.text
+    assert np.isfinite(model.reconstruct(windows[:4])).all()
+    for name in ("checkpoint.keras", "model.keras"):
+        assert all(np.isfinite(weight).all() for weight in keras.saving.load_model(tmp_path / name).get_weights())
+    _, longer = train(tmp_path, 4, keras.optimizers.Adam(1e-3, use_ema=use_ema))
+    assert len(longer["loss"]) == 4 and longer["loss"][:2] == history["loss"]
+
+
+def test_nan_in_the_first_epoch_is_an_error(train, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"epoch 1.*lower learning rate"):
+        train(tmp_path, 3, callbacks=[Poison(0)])
+    assert not (tmp_path / "checkpoint.keras").exists()
+
+
+def test_infinite_held_out_loss_stops_the_training(make_model, windows, tmp_path):
+    spoiled = windows[32:].copy()
+    spoiled[3, 5, 5] = np.nan
+    with pytest.raises(FloatingPointError, match=r"val_loss became NaN or infinite in epoch 1"):
+        fit_resumably(make_model(), tmp_path, windows[:32], spoiled, epochs=2, verbose=0)
+
+
+def test_best_model_is_written_after_a_kill_between_the_two_files(train, tmp_path, windows):
+    train(tmp_path, 1)
+    old = (tmp_path / "model.keras").read_bytes()
+    model, history = train(tmp_path, 2)
+    assert history["val_loss"][1] < history["val_loss"][0]
+    (tmp_path / "model.keras").write_bytes(old)
+    again, _ = train(tmp_path, 2)
+    np.testing.assert_array_equal(again.reconstruct(windows[:3]), model.reconstruct(windows[:3]))
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    assert int(saved.optimizer.iterations) == 4
+
+
+def test_damaged_checkpoint_is_told(train, tmp_path):
+    train(tmp_path, 1)
+    content = (tmp_path / "checkpoint.keras").read_bytes()
+    (tmp_path / "checkpoint.keras").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"checkpoint\.keras is damaged"):
+        train(tmp_path, 2)

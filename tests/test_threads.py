@@ -1,0 +1,34 @@
+"""A trained model may be asked from many threads at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+
+def test_threads_get_the_same_answers_as_one(make_model, windows):
+    model = make_model()
+    questions = [lambda seed=seed: model.generate(4, seed=seed) for seed in range(8)]
+    questions += [lambda start=start: model.encode(windows[start : start + 8]) for start in range(0, 32, 4)]
+    questions += [lambda seed=seed: model.encode(windows[:8], sample=True, seed=seed) for seed in range(8)]
+    questions += [lambda start=start: model.reconstruct(windows[start : start + 4]) for start in range(0, 32, 4)]
+    expected = [question() for question in questions]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda question: question(), questions * 4))
+    for answer, reference in zip(answers, expected * 4, strict=True):
+        np.testing.assert_allclose(answer, reference, atol=1e-6)
+
+
+def test_threads_without_a_seed_draw_differently(make_model):
+    model = make_model()
+    with ThreadPoolExecutor(8) as threads:
+        samples = list(threads.map(lambda _: model.generate(1), range(16)))
+    assert all(np.isfinite(sample).all() for sample in samples)
+    assert len({sample.tobytes() for sample in samples}) > 8
+
+
+def test_threads_convert_the_same_sound(make_model, windows):
+    converter = make_model().converter
+    expected = converter.to_audio(0.5 * windows[:4], seed=0)
+    with ThreadPoolExecutor(8) as threads:
+        for audio in threads.map(lambda _: converter.to_audio(0.5 * windows[:4], seed=0), range(8)):
+            np.testing.assert_array_equal(audio, expected)
