@@ -45,7 +45,7 @@ class SpectrogramConverter:
         scale: `"decibel"`: a value is `(level + dynamic_range) / dynamic_range` with the level in dB.
             `"linear"`: a value is the magnitude divided by that of a full-scale sine.
         dynamic_range: Distance in dB from the floor to 0 dB; the linear scale has it in `to_decibels` only.
-        num_iterations: Iterations of Griffin-Lim; about 8 ms each for a window of 6 s.
+        num_iterations: Iterations of Griffin-Lim; about 4 ms each for a window of 6 s.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -202,7 +202,7 @@ class SpectrogramConverter:
                 f"Received: minimum={values.min():.6g}, maximum={values.max():.6g}"
             )
         seed = check_seed("seed", seed)
-        magnitudes = self._to_magnitudes(values[..., 0])
+        magnitudes = self.to_magnitudes(values[..., 0])
         audio = griffin_lim(magnitudes, self.n_fft, self.hop_length, self.num_iterations, seed)
         peaks = np.abs(audio).max(axis=-1, keepdims=True)
         if num_scaled := np.count_nonzero(peaks > 1):
@@ -242,8 +242,8 @@ class SpectrogramConverter:
         values[magnitudes <= self._floor] = 0  # whatever the logarithm's rounding
         return np.clip(values, 0, 1)
 
-    def _to_magnitudes(self, values: np.ndarray) -> np.ndarray:
-        """Values to magnitudes; those at the floor to exact zeros, or a haze at the floor would remain."""
+    def to_magnitudes(self, values: np.ndarray) -> np.ndarray:
+        """Returns the magnitudes of values; exact zeros at the floor, or a haze would remain there."""
         if self.scale == "linear":
             return values
         return np.where(values > 0, 10 ** (self.to_decibels(values) / 20), np.float32(0))

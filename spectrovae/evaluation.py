@@ -208,7 +208,7 @@ def evaluate_generation(
         generated: `(num_windows, bins, frames, 1)` in [0, 1], at least 2; or batches of windows, such as a
             `tf.data.Dataset`. The same holds for the other two. Each is read twice at most.
         held_out: Windows of recordings that the model was not trained on.
-        training: Windows that it was trained on.
+        training: Windows that it was trained on, or the `SoundDistance` made of them.
         converter: The `SpectrogramConverter` that made the windows.
 
     Raises:
@@ -221,7 +221,7 @@ def evaluate_generation(
         >>> report.maximum_mean_discrepancy > report.maximum_mean_discrepancy_zero_line
         True
     """
-    distance = SoundDistance(training, converter)
+    distance = training if isinstance(training, SoundDistance) else SoundDistance(training, converter)
     known, bandwidths = distance.training, distance.bandwidths
     fake, real = distance.embed(generated), distance.embed(held_out)
     enough = min(len(known), len(fake), len(real)) >= FRECHET_CLIPS_PER_FEATURE * distance.num_dimensions
