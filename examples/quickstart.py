@@ -3,7 +3,7 @@
     python examples/quickstart.py                       # composes its own music
     python examples/quickstart.py --audio my_recordings/
 
-Look at and listen to what it writes to the folder `outputs/`; `summary.txt` says how good it is.
+Open `outputs/index.html` to listen; `outputs/summary.txt` says how good it is.
 """
 
 import argparse
@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     diagnosis = write_results(model, train, validation, history.history, args.output, seed=args.seed)
     model.save(args.output / "model.keras")
     print(f"""
+index.html                                a page to hear and see all of it
 generated_1.wav to generated_5.wav        sounds that nobody has played; a picture beside each
 original.wav, reconstruction.wav          a piece that was held out, and what the model makes of it
 reconstruction.png, loss_curves.png       the same as a picture; the course of the training

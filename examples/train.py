@@ -3,8 +3,9 @@
     python examples/train.py my_recordings/ --output my_music --epochs 100
 
 After each epoch `my_music/` gets `checkpoint.keras` (to go on from), `model.keras` (the best epoch, for generate.py)
-and `log.csv`; at the end also sounds, pictures and `summary.txt`, which tells whether the model is healthy and accounts
-for every file.
+and `log.csv`; at the end also sounds, pictures, `summary.txt`, which tells whether the model is healthy and accounts
+for every file, and `index.html`, a page to listen on. With `--pages 10` such a page comes every ten epochs, and with
+`--tensorboard` what `tensorboard --logdir my_music` shows.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are not there
 
 import keras
+import tensorflow as tf
 
-from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
+from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset, dataset_report
+from spectrovae.monitors import ListeningPages, TensorBoardSounds
 from spectrovae.optimizer import default_optimizer
 from spectrovae.outputs import write_results
 from spectrovae.training import fit_resumably
@@ -38,6 +41,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--loop-short-files", action="store_true", help="repeat files that are shorter than a window")
     parser.add_argument("--mixed-precision", action="store_true", help="compute in bfloat16")
     parser.add_argument("--num-samples", type=int, default=5, help="sounds to generate at the end")
+    parser.add_argument("--pages", type=int, help="epochs from one page to the next while training")
+    parser.add_argument("--tensorboard", action="store_true", help="log curves, sounds and pictures for TensorBoard")
     parser.add_argument("--seed", type=int, default=None, help="decides the split, initial weights and all draws")
     model = parser.add_argument_group("model")
     model.add_argument("--latent-dim", type=int, help="size of a window's code")
@@ -54,6 +59,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     window.add_argument("--hop-length", type=int, default=256, help="samples between frames")
     window.add_argument("--num-frames", type=int, default=512, help="frames per window")
     return parser.parse_args(argv)
+
+
+def make_callbacks(
+    args: argparse.Namespace, train: tf.data.Dataset, validation: tf.data.Dataset | None
+) -> list[keras.callbacks.Callback]:
+    """Return what the command line asks to be shown while training."""
+    held_out = train if validation is None else validation
+    callbacks: list[keras.callbacks.Callback] = []
+    if args.pages:
+        originals = dataset_report(held_out).windows[:1]
+        callbacks.append(ListeningPages(args.output, args.pages, args.num_samples, originals, train, cache=args.cache))
+    if args.tensorboard:
+        logs = args.output / "logs"
+        callbacks += [keras.callbacks.TensorBoard(logs, write_graph=False), TensorBoardSounds(logs, held_out)]
+    return callbacks
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -83,8 +103,8 @@ def main(argv: list[str] | None = None) -> None:
     model = SpectroVAE(converter.window_shape, converter=converter, **settings)
     model.compile(default_optimizer(args.learning_rate))
 
-    history = fit_resumably(model, args.output, train, validation, args.epochs)
-    diagnosis = write_results(model, train, validation, history, args.output, args.num_samples, args.seed)
+    history = fit_resumably(model, args.output, train, validation, args.epochs, make_callbacks(args, train, validation))
+    diagnosis = write_results(model, train, validation, history, args.output, args.num_samples, args.seed, args.cache)
     print(f"\n{args.output} holds model.keras, log.csv, sounds and pictures after {len(history['loss'])} epochs.")
     print(diagnosis)
 

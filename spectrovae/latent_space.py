@@ -1,5 +1,6 @@
 """What a trained model is used for: from windows to codes and back, and new windows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -29,6 +30,7 @@ class LatentSpace:
     seed_generator: keras.random.SeedGenerator
     posterior: str
     latent_dim: int
+    num_components: int
 
     def encode(self, x: Any, sample: bool = False, seed: int | None = None, batch_size: int = 32) -> np.ndarray:
         """Return the codes of windows.
@@ -107,7 +109,7 @@ class LatentSpace:
     def generate(
         self,
         num_samples: int,
-        component: int | None = None,
+        component: int | str | None = None,
         temperature: float = 1.0,
         seed: int | None = None,
         batch_size: int = 32,
@@ -117,7 +119,7 @@ class LatentSpace:
 
         Args:
             num_samples: Number of windows.
-            component: Index of the mixture component to draw from, or None for the whole mixture.
+            component: Index or name of the mixture component to draw from, or None for the whole mixture.
             temperature: Factor on the prior's standard deviations: below 1 more typical, above 1 more daring.
             seed: Integer for draws that repeat.
             batch_size: Number of windows at once.
@@ -129,6 +131,7 @@ class LatentSpace:
         Raises:
             ValueError: If an argument is out of its range.
         """
+        component = self.component_index(component)
         codes = self.prior.sample(num_samples, component=component, seed=seed, temperature=temperature)
         return self.decode(codes, batch_size, texture, seed)
 
@@ -154,6 +157,43 @@ class LatentSpace:
             raise ValueError(f"`num_steps` must be 2 or more. Received: num_steps={num_steps!r}")
         codes = np.linspace(self._as_code(start), self._as_code(end), num_steps)
         return self.decode(codes, texture=texture, seed=seed)
+
+    @property
+    def component_names(self) -> tuple[str, ...] | None:
+        """Names that the user gave the prior's components, or None; saved with the model."""
+        return self._component_names
+
+    @component_names.setter
+    def component_names(self, names: Sequence[str] | None) -> None:
+        if names is not None:
+            is_list = not isinstance(names, str) and all(isinstance(name, str) and name for name in names)
+            if not is_list or not len(set(names)) == len(names) == self.num_components:
+                raise ValueError(
+                    f"`component_names` must be None or {self.num_components} names that differ, one for each "
+                    f"component. Received: component_names={names!r}"
+                )
+            names = tuple(names)
+        self._component_names = names
+
+    def component_name(self, component: int) -> str:
+        """Return what a component is called: the user's name for it, else `component` and its number."""
+        return self.component_names[component] if self.component_names else f"component {component}"
+
+    def component_index(self, component: int | str | None) -> int | None:
+        """Return the index of a component that is given by its name; an index or None is returned as it is.
+
+        Raises:
+            ValueError: If no component has that name.
+        """
+        if not isinstance(component, str):
+            return component
+        names = list(self.component_names or ())
+        if component not in names:
+            raise ValueError(
+                f"`component` must be an index or one of the names {names}, which are set with "
+                f"model.component_names. Received: component={component!r}"
+            )
+        return names.index(component)
 
     def posterior_of(self, windows: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """Return q(z|x) for one batch of windows as a TensorFlow Probability distribution."""

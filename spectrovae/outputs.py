@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import warnings
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from spectrovae.audio import PathLike, read_blocks, write_audio
+from spectrovae.audio import PathLike, read_audio, write_audio
+from spectrovae.collection import consecutive_windows, encode_collection, read_window
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.dataset import dataset_report
 from spectrovae.diagnosis import Diagnosis
+from spectrovae.listening import PAGE, to_audio, write_page
 from spectrovae.model import SpectroVAE
 from spectrovae.plotting import plot_history, plot_spectrograms
+from spectrovae.report import printable
 
-logger = logging.getLogger(__name__)
-
-
-def read_window(path: PathLike, converter: SpectrogramConverter, start: float = 0.0) -> np.ndarray:
-    """Read as much of a recording as one window holds.
-
-    Args:
-        path: An audio file.
-        converter: Decides the sample rate and the length.
-        start: First second.
-
-    Returns:
-        float32 `(converter.window_length,)`. A recording that ends sooner is repeated from `start`.
-
-    Raises:
-        ValueError: If the file cannot be decoded, or ends before `start`.
-
-    Example:
-        >>> import tempfile
-        >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=32, num_frames=64)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_audio(f"{folder}/tone.wav", 0.5 * np.sin(np.arange(8000)), sample_rate=8000)
-        ...     read_window(f"{folder}/tone.wav", converter, start=0.5).shape
-        (2048,)
-    """
-    num_skipped = round(start * converter.sample_rate)
-    num_read, kept = 0, [np.zeros(0, np.float32)]  # block by block, since a recording may be hours long
-    for block in read_blocks(path, converter.sample_rate):
-        kept.append(block[max(0, num_skipped - num_read) :])
-        num_read += len(block)
-        if num_read >= num_skipped + converter.window_length:
-            break
-    waveform = np.concatenate(kept)
-    if start < 0 or not len(waveform):
-        raise ValueError(
-            f"`start` must lie within {path}, which is {num_read / converter.sample_rate:.1f} s long. "
-            f"Received: start={start!r}"
-        )
-    return np.resize(waveform, converter.window_length)
+_NUM_ORIGINALS = 3  # held-out windows on the page
 
 
 def write_windows(
@@ -66,6 +31,9 @@ def write_windows(
     folder: PathLike,
     name: str = "generated",
     seed: int | None = None,
+    extension: str = ".wav",
+    waveforms: ArrayLike | None = None,
+    **options: Any,
 ) -> list[Path]:
     """Write each window as a sound and as a picture: `generated_1.wav`, `generated_1.png`, ...
 
@@ -75,6 +43,9 @@ def write_windows(
         folder: Made if need be.
         name: First part of the file names.
         seed: Seed of the phases that the sounds start from.
+        extension: `.wav` or `.flac`.
+        waveforms: Their sounds, each `(samples,)`; by default they are made here.
+        **options: Further arguments of `write_audio`: `subtype`, `target_rate`, `tags`. Each file's title is its name.
 
     Returns:
         The paths of the sounds, in order. The pictures beside them differ in their ending.
@@ -87,11 +58,12 @@ def write_windows(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    waveforms = _to_audio(converter, windows, seed)
-    width = len(str(len(waveforms)))
-    paths = [folder / f"{name}_{number:0{width}d}.wav" for number in range(1, len(waveforms) + 1)]
-    for path, waveform, window in zip(paths, waveforms, np.asarray(windows), strict=True):
-        write_audio(path, waveform, converter.sample_rate)
+    sounds = np.asarray(to_audio(converter, windows, seed) if waveforms is None else waveforms)
+    width = len(str(len(sounds)))
+    paths = [folder / f"{name}_{number:0{width}d}{extension}" for number in range(1, len(sounds) + 1)]
+    for path, waveform, window in zip(paths, sounds, np.asarray(windows), strict=True):
+        tags = {"title": path.stem, **options.get("tags", {})}
+        write_audio(path, waveform, converter.sample_rate, **options | {"tags": tags})
         plot_spectrograms(window, converter, [path.stem]).savefig(path.with_suffix(".png"))
     return paths
 
@@ -124,7 +96,7 @@ def write_reconstruction(
     difference = converter.to_decibels(original) - converter.to_decibels(reconstruction)
     paths = [folder / name for name in ("original.wav", "reconstruction.wav", "reconstruction.png")]
     write_audio(paths[0], waveform / max(1.0, np.abs(waveform).max()), converter.sample_rate)
-    write_audio(paths[1], _to_audio(converter, reconstruction, seed), converter.sample_rate)
+    write_audio(paths[1], to_audio(converter, reconstruction, seed), converter.sample_rate)
     titles = ["Original", f"Reconstruction ({np.sqrt(np.mean(difference**2)):.1f} dB RMSE)"]
     plot_spectrograms([original, reconstruction], converter, titles).savefig(paths[2])
     return paths
@@ -138,8 +110,9 @@ def write_results(
     folder: PathLike,
     num_samples: int = 5,
     seed: int | None = None,
+    cache: PathLike = "disk",
 ) -> Diagnosis:
-    """Write what shows a trained model: generated sounds, a reconstruction, the loss curves, a summary.
+    """Write what shows a trained model: generated sounds, reconstructions, the loss curves, a summary, a page.
 
     Args:
         model: A trained model.
@@ -147,17 +120,21 @@ def write_results(
         held_out: What it returned for validation, or None.
         history: For each metric its values by epoch, such as `History.history` of what `fit` returns.
         folder: Made if need be. It gets what `write_windows` and `write_reconstruction` write, `generated.png`
-            with all generated windows, `loss_curves.png`, and `summary.txt`: the model's diagnosis, and what became
-            of each recording.
+            with all generated windows, `loss_curves.png`, `summary.txt`: the model's diagnosis, and what became
+            of each recording; and `index.html`, on which to hear and see it all (`write_page`).
         num_samples: Windows to generate, at least 2.
-        seed: Integer for draws that repeat.
+        seed: Integer for draws that repeat; the page tells it, also where it was not given.
+        cache: What `audio_dataset` was given: for the comparison with the training windows their recordings are read
+            once more, and decoded again unless this is a folder.
 
     Returns:
         The diagnosis on the held-out windows, or on the training windows where fewer than two are held out.
     """
     folder, converter = Path(folder), model.converter
+    # Python's generator, since keras.utils.set_random_seed seeds it.
+    seed = random.randrange(2**31) if seed is None else seed
     generated = model.generate(num_samples, seed=seed)
-    write_windows(generated, converter, folder, seed=seed)
+    sounds = write_windows(generated, converter, folder, seed=seed)
     plot_spectrograms(generated, converter).savefig(folder / "generated.png")
     reports = [dataset_report(dataset) for dataset in (training, held_out) if dataset is not None]
     positions = reports[-1].windows
@@ -167,19 +144,22 @@ def write_results(
     enough = held_out is not None and len(positions) > 1
     diagnosis = model.diagnose(held_out if enough else training, training)
     recordings = dataclasses.replace(reports[0], used=tuple(used for report in reports for used in report.used))
-    place = f"The reconstruction shown is of {shown.path} from {shown.start:.1f} s on."
+    place = f"The reconstruction shown is of {printable(shown.path)} from {shown.start:.1f} s on."
     lines = [str(diagnosis), place, "", str(recordings)]
     for title, report in zip(("Trained on", "Held out"), reports, strict=False):
-        lines += ["", f"{title}:", *(f"  {recording.path}" for recording in report.used)]
+        lines += ["", f"{title}:", *(f"  {printable(recording.path)}" for recording in report.used)]
     (folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_page(
+        folder / PAGE,
+        model,
+        generated,
+        [read_audio(sound, converter.sample_rate) for sound in sounds],
+        model.prior.sample(num_samples, seed=seed).numpy(),  # those that `generate` has drawn
+        collection=encode_collection(model, consecutive_windows(training, converter, cache=cache)),
+        originals=positions[:: max(1, -(-len(positions) // _NUM_ORIGINALS))],
+        history=history,
+        diagnosis=diagnosis,
+        text=f"Sounds of seed {seed}, pictures and figures of the model in this folder.",
+        seed=seed,
+    )
     return diagnosis
-
-
-def _to_audio(converter: SpectrogramConverter, windows: ArrayLike, seed: int | None) -> np.ndarray:
-    """Turn windows into sound; warnings become plain lines of the log."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        waveforms = converter.to_audio(windows, seed=seed)
-    for warning in caught:
-        logger.warning("%s", warning.message)
-    return waveforms

@@ -27,6 +27,9 @@ _TITLES = {
     "reconstruction_loss": ("Reconstruction loss", "nats per window"),
     "kl_loss": ("KL divergence", "nats per window"),
     "rmse_db": ("Reconstruction error", "dB"),
+    "num_live_components": ("Live components of the prior", "number"),
+    "component_perplexity": ("Variety of the components", "perplexity"),
+    "prior_cross_entropy": ("Cross-entropy of the prior", "nats per window"),
 }
 
 

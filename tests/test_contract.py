@@ -30,6 +30,7 @@ TABLE = {
         "num_components": 2,
         "decoder_depth": 2,
         "width": 4,
+        "component_names": ["strings", "drums"],
     },
 }
 CASES = pytest.mark.parametrize(("cls", "arguments"), TABLE.items(), ids=lambda value: getattr(value, "__name__", ""))

@@ -59,6 +59,9 @@ def assert_is_complete(folder: Path, num_samples: int, window_length: int, sampl
     assert {path.stem for path in folder.glob("*.png")} == pictures
     for name in pictures:
         assert_is_picture(folder / f"{name}.png")
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert page.count("<strong>Nearest to generated ") == num_samples
+    assert page.count("<strong>Original ") >= 1 and "Verdict" in page and "Course of the training" in page
     return (folder / "summary.txt").read_text(encoding="utf-8")
 
 
@@ -132,12 +135,95 @@ def test_generate_repeats_with_a_seed(trained, tmp_path, capsys):
         options = {"component": 1, "temperature": 0.5, "num_samples": 3, "seed": seed}
         run("generate", trained / "model.keras", output=tmp_path / folder, **options)
     assert str(tmp_path / "one" / "generated_3.wav") in capsys.readouterr().out
-    assert len(list((tmp_path / "one").iterdir())) == 6
+    assert len(list((tmp_path / "one").iterdir())) == 7
+    page = (tmp_path / "one" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<audio") == 3 and page.count("Style: component 1") == 3 and "with the seed 1." in page
     for path in (tmp_path / "one").glob("*.wav"):
         assert_is_sound(path, WINDOW_LENGTH, 8000)
         assert_is_picture(path.with_suffix(".png"))
         assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes()
         assert path.read_bytes() != (tmp_path / "other" / path.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_train_shows_how_it_goes(recordings, tmp_path):
+    run_train(recordings, tmp_path, "--tensorboard", epochs=2, validation_split=0.3, pages=2, num_samples=2)
+    page = (tmp_path / "epoch_0002.html").read_text(encoding="utf-8")
+    assert page.count("<audio") == 2 * 2 + 2 and page.count("at a distance of") == 2
+    assert len(list((tmp_path / "logs").rglob("*tfevents*"))) >= 2
+
+
+def test_similar_finds_places_and_plays_them(trained, recordings, tmp_path, capsys):
+    page = tmp_path / "new" / "similar.html"
+    run("similar", trained / "model.keras", recordings, recordings / "piece_01.wav", num=3, output=page)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(".wav")]
+    assert len(lines) == 3 and [float(line[0]) for line in lines] == sorted(float(line[0]) for line in lines)
+    assert all(0 <= float(second) < 2 for line in lines for second in line[1:3])
+    assert all("piece_01" not in line[3] and Path(line[3]).exists() for line in lines)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<audio") == 6 and f"{lines[0][3]} from {lines[0][1]} s on" in text
+
+
+def test_styles_are_told_named_and_generated(trained, recordings, tmp_path, capsys):
+    model = tmp_path / "model.keras"
+    shutil.copy(trained / "model.keras", model)
+    run("styles", model, recordings, "--names", "slow strings", "drums", output=tmp_path / "styles")
+    assert "windows  slow strings    drums  file" in capsys.readouterr().out
+    with (tmp_path / "styles" / "styles.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["file"]).name for row in rows] == [f"piece_0{number}.wav" for number in range(4)]
+    assert all(float(row["slow strings"]) + float(row["drums"]) == pytest.approx(1, abs=1e-3) for row in rows)
+    assert "drums: its middle" in (tmp_path / "styles" / "index.html").read_text(encoding="utf-8")
+    run("generate", model, component="drums", num_samples=2, output=tmp_path / "drums", compare=recordings)
+    page = (tmp_path / "drums" / "index.html").read_text(encoding="utf-8")
+    assert page.count("Style: drums") == 2 and page.count("<strong>Nearest to generated ") == 2
+    with pytest.raises(ValueError, match="component='flutes'"):
+        run("generate", model, component="flutes", output=tmp_path / "flutes")
+
+
+def test_generate_in_other_formats_names_model_and_seed(trained, tmp_path):
+    options = {"format": "flac", "subtype": "PCM_24", "sample_rate": 16000, "num_samples": 2}
+    run("generate", trained / "model.keras", output=tmp_path / "drawn", **options)
+    with soundfile.SoundFile(tmp_path / "drawn" / "generated_2.flac") as file:
+        assert (file.samplerate, file.subtype, file.frames) == (16000, "PCM_24", 2 * WINDOW_LENGTH)
+        assert file.title == "generated_2" and file.comment.startswith("model model.keras, seed ")
+        seed = file.comment.split()[-1]
+    run("generate", trained / "model.keras", output=tmp_path / "again", seed=seed, **options)
+    for path in (tmp_path / "drawn").glob("*.flac"):
+        np.testing.assert_array_equal(soundfile.read(path)[0], soundfile.read(tmp_path / "again" / path.name)[0])
+
+
+def test_generate_makes_pieces_of_any_length(trained, tmp_path):
+    run("generate", trained / "model.keras", output=tmp_path, duration=0.5, num_samples=2, seed=4)
+    sounds = [soundfile.read(tmp_path / f"generated_{number}.wav")[0] for number in (1, 2)]
+    model = keras.saving.load_model(trained / "model.keras")
+    for number, sound in enumerate(sounds):
+        np.testing.assert_allclose(sound, model.generate_audio(0.5, seed=4 + number), atol=1e-4)
+    assert (tmp_path / "index.html").read_text(encoding="utf-8").count("<audio") == 2
+
+
+def test_interpolate_morphs_without_seams(trained, recordings, tmp_path):
+    ends = recordings / "piece_00.wav", recordings / "piece_01.wav"
+    for name in ("one", "same"):
+        walk = tmp_path / name / "walk.flac"
+        run("interpolate", trained / "model.keras", *ends, duration=0.5, output=walk, seed=0)
+        assert_is_sound(walk, 4000, 8000)
+        assert_is_picture(walk.with_suffix(".png"))
+    assert (tmp_path / "one" / "walk.flac").read_bytes() == walk.read_bytes()
+    with pytest.raises(SystemExit):
+        run("interpolate", trained / "model.keras", *ends, duration=0.5, num_steps=3)
+
+
+def test_judge_compares_models_and_folders(trained, recordings, tmp_path, capsys):
+    output = tmp_path / "new" / "judgement.txt"
+    run("judge", trained / "model.keras", recordings, training=recordings, num_windows=8, output=output)
+    text = output.read_text(encoding="utf-8")
+    assert text in capsys.readouterr().out
+    for part in ("8 held-out windows", "phases alone", "As heard:", "8 generated"):
+        assert part in text
+    small = {key.replace("-", "_"): value for key, value in WINDOW.items()}
+    run("judge", recordings, recordings, output=output, **small)
+    assert "124 generated, 62 held-out and 62 training windows" in output.read_text(encoding="utf-8")
 
 
 def test_interpolate_walks_from_one_recording_to_the_other(trained, recordings, tmp_path):

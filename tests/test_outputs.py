@@ -76,6 +76,16 @@ def test_write_windows(tmp_path, windows, small_converter):
     np.testing.assert_array_equal(soundfile.read(again[0])[0], soundfile.read(paths[0])[0])
 
 
+def test_write_windows_in_other_formats_and_with_other_sounds(tmp_path, windows, small_converter):
+    sounds = 0.5 * np.sin(0.1 * np.arange(1000) * np.arange(1, 3)[:, None])
+    options = {"subtype": "PCM_24", "target_rate": 16000, "tags": {"comment": "seed 1"}}
+    paths = write_windows(windows[:2], small_converter, tmp_path, extension=".flac", waveforms=sounds, **options)
+    for path, number in zip(paths, (1, 2), strict=True):
+        with soundfile.SoundFile(path) as file:
+            assert (file.title, file.comment) == (f"generated_{number}", "seed 1")
+            assert (path.suffix, file.subtype, file.samplerate, file.frames) == (".flac", "PCM_24", 16000, 2000)
+
+
 def test_sounds_that_are_scaled_down_are_told_of(tmp_path, caplog):
     converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32, num_iterations=2)
     caplog.set_level(logging.WARNING, "spectrovae")

@@ -1,0 +1,227 @@
+"""Recordings as codes whose places are known: which window of a collection is like another."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from spectrovae.audio import read_blocks
+from spectrovae.batching import iterate_batches
+from spectrovae.checks import check_positive_int
+from spectrovae.converter import SpectrogramConverter
+from spectrovae.dataset import audio_dataset, dataset_report
+from spectrovae.files import PathLike
+from spectrovae.objective import Objective
+from spectrovae.report import WindowPosition
+
+_consecutive: weakref.WeakSet[tf.data.Dataset] = weakref.WeakSet()
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedCollection:
+    """The consecutive windows of some recordings as codes, with the place of each.
+
+    Attributes:
+        codes: Means of q(z|x), float32 `(num_windows, latent_dim)`.
+        positions: File and second of each window.
+        scales: Standard deviations of q(z|x), their squares averaged over the windows, `(latent_dim,)`: the unit in
+            which codes are compared.
+    """
+
+    codes: np.ndarray
+    positions: tuple[WindowPosition, ...]
+    scales: np.ndarray
+
+    @property
+    def spread(self) -> float:
+        """Root mean square of the distances between two windows of the collection; NaN if there is only one."""
+        if len(self.codes) < 2:
+            return math.nan
+        return float(np.sqrt(2 * np.mean(np.var(self.codes / self.scales, axis=0, ddof=1))))
+
+    def without(self, path: PathLike) -> EncodedCollection:
+        """Return the collection without the windows of one file."""
+        own = os.path.realpath(path)
+        kept = [k for k, position in enumerate(self.positions) if os.path.realpath(position.path) != own]
+        return EncodedCollection(self.codes[kept], tuple(self.positions[k] for k in kept), self.scales)
+
+    def distances(self, codes: np.ndarray) -> np.ndarray:
+        """Return how far codes are from those of the collection, `(num_codes, num_windows)`; see `find_similar`."""
+        # |a - b|^2 = |a|^2 - 2 a.b + |b|^2, since all differences at once would not fit into memory.
+        first, second = np.asarray(codes, np.float64) / self.scales, np.asarray(self.codes, np.float64) / self.scales
+        squares = np.square(first).sum(axis=1)[:, None] - 2 * first @ second.T + np.square(second).sum(axis=1)
+        return np.sqrt(np.maximum(squares, 0) / self.codes.shape[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarWindow:
+    """A window of a collection that is like a given one.
+
+    Attributes:
+        position: Its file, and the second that it starts at.
+        distance: How far its code is from that of the given window; see `find_similar`.
+        index: Which of the given windows it is like, 0 being the first.
+    """
+
+    position: WindowPosition
+    distance: float
+    index: int
+
+
+def consecutive_windows(
+    recordings: PathLike | Iterable[PathLike] | tf.data.Dataset,
+    converter: SpectrogramConverter,
+    batch_size: int = 32,
+    cache: PathLike = "disk",
+    verbose: int = 0,
+) -> tf.data.Dataset:
+    """Return the windows of recordings one after another, so that the place of each is known.
+
+    Args:
+        recordings: Files and folders, or a dataset as `audio_dataset` returned it, shuffled or not: its files are
+            then read once more.
+        converter: Makes the windows.
+        batch_size: Windows per batch.
+        cache: Where decoded recordings are kept, as in `audio_dataset`: with the folder that a dataset has used they
+            need not be decoded again.
+        verbose: 1 for a progress bar, 0 for none.
+
+    Returns:
+        A dataset of batches; window `i` comes from `dataset_report(dataset).windows[i]`.
+
+    Raises:
+        FileNotFoundError: If a given path does not exist.
+        ValueError: If no file can be used, or a dataset is not one of `audio_dataset`.
+    """
+    loop_short_files = False
+    if isinstance(recordings, tf.data.Dataset):
+        used = dataset_report(recordings).used
+        recordings = [recording.path for recording in used]
+        # What is just as long as a window may be shorter and repeated. The cache is another one where files are.
+        loop_short_files = any(recording.num_frames == converter.num_frames for recording in used)
+    dataset = audio_dataset(
+        recordings,
+        converter,
+        batch_size,
+        random_offset=False,
+        shuffle=False,
+        cache=cache,
+        loop_short_files=loop_short_files,
+        verbose=verbose,
+    )
+    _consecutive.add(dataset)
+    return dataset
+
+
+def encode_collection(model: Objective, recordings: Any, batch_size: int = 32) -> EncodedCollection:
+    """Return the codes of recordings, and where each is from.
+
+    Args:
+        model: A trained model.
+        recordings: What `consecutive_windows` returned, or what it takes.
+        batch_size: Windows at once.
+
+    Raises:
+        FileNotFoundError: If a given path does not exist.
+        ValueError: If no file can be used, or a dataset is not one of `audio_dataset`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from spectrovae.audio import write_audio
+        >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
+        >>> model = SpectroVAE((32, 32, 1), 2, 2, decoder_depth=2, width=8, converter=converter, seed=0)
+        >>> with TemporaryDirectory() as folder:
+        ...     for name, pitch in (("low", 0.1), ("high", 0.5)):
+        ...         write_audio(f"{folder}/{name}.wav", 0.5 * np.sin(pitch * np.arange(2048)), sample_rate=8000)
+        ...     collection = encode_collection(model, folder)
+        ...     windows = converter.to_spectrogram(read_window(f"{folder}/low.wav", converter, start=0.064))[None]
+        >>> collection.codes.shape
+        (8, 2)
+        >>> (nearest,) = find_similar(model, windows, collection, num=1)
+        >>> nearest.position.path.name
+        'low.wav'
+    """
+    if not (isinstance(recordings, tf.data.Dataset) and recordings in _consecutive):
+        recordings = consecutive_windows(recordings, model.converter, batch_size)
+    codes, variances = [], []
+    for windows in iterate_batches(recordings, batch_size):
+        posterior = model.posterior_of(windows)
+        codes.append(posterior.mean().numpy())
+        variances.append(posterior.variance().numpy())
+    scales = np.sqrt(np.concatenate(variances).mean(axis=0))
+    return EncodedCollection(np.concatenate(codes), tuple(dataset_report(recordings).windows), scales)
+
+
+def find_similar(model: Objective, x: Any, collection: EncodedCollection, num: int = 5) -> list[SimilarWindow]:
+    """Return the windows of a collection that are most like given ones, such as those of a recording.
+
+    The distance is the root mean square, over the latent dimensions, of the difference between two codes in standard
+    deviations of the posterior. What the model finds hard to tell counts little, so that near codes decode to near
+    spectrograms. 0 is the same code; below 1.4, the difference between two draws from one posterior, the model takes
+    the two for the same sound; `collection.spread` is how far apart any two of the collection are.
+
+    Args:
+        model: The model that encoded the collection.
+        x: Windows of shape `(num_windows, bins, frames, 1)`, a dataset of batches of them, or codes of shape
+            `(num_windows, latent_dim)`.
+        collection: What `encode_collection` returned.
+        num: How many to return; fewer where the collection has fewer.
+
+    Returns:
+        The nearest first, each compared with that of the given windows that it is nearest to.
+
+    Raises:
+        ValueError: If `x` is neither windows nor codes, or `num` is not positive.
+    """
+    check_positive_int("num", num)
+    is_code = getattr(x, "shape", ())[1:] == (model.latent_dim,)
+    distances = collection.distances(x if is_code else model.encode(x))  # (num_given, num_windows)
+    indices, nearest = distances.argmin(axis=0), distances.min(axis=0)
+    order = np.argsort(nearest, kind="stable")[:num]
+    return [SimilarWindow(collection.positions[k], float(nearest[k]), int(indices[k])) for k in order]
+
+
+def read_window(path: PathLike, converter: SpectrogramConverter, start: float = 0.0) -> np.ndarray:
+    """Read as much of a recording as one window holds.
+
+    Args:
+        path: An audio file.
+        converter: Decides the sample rate and the length.
+        start: First second.
+
+    Returns:
+        float32 `(converter.window_length,)`. A recording that ends sooner is repeated from `start`.
+
+    Raises:
+        ValueError: If the file cannot be decoded, or ends before `start`.
+
+    Example:
+        >>> import tempfile
+        >>> from spectrovae.audio import write_audio
+        >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=32, num_frames=64)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_audio(f"{folder}/tone.wav", 0.5 * np.sin(np.arange(8000)), sample_rate=8000)
+        ...     read_window(f"{folder}/tone.wav", converter, start=0.5).shape
+        (2048,)
+    """
+    num_skipped = round(start * converter.sample_rate)
+    num_read, kept = 0, [np.zeros(0, np.float32)]  # block by block, since a recording may be hours long
+    for block in read_blocks(path, converter.sample_rate):
+        kept.append(block[max(0, num_skipped - num_read) :])
+        num_read += len(block)
+        if num_read >= num_skipped + converter.window_length:
+            break
+    waveform = np.concatenate(kept)
+    if start < 0 or not len(waveform):
+        raise ValueError(
+            f"`start` must lie within {path}, which is {num_read / converter.sample_rate:.1f} s long. "
+            f"Received: start={start!r}"
+        )
+    return np.resize(waveform, converter.window_length)
