@@ -15,7 +15,7 @@ from spectrovae.files import replaced_when_complete
 
 _TRAINING_FILE = "training.json"
 # What may differ between the model that trained and the one that goes on.
-_FREE_SETTINGS = {"seed", "warm_start"}
+_FREE_SETTINGS = {"seed", "warm_start", "component_names"}
 
 Rows = list[dict[str, float]]
 """For each epoch its number and its metrics."""

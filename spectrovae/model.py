@@ -1,6 +1,7 @@
 """The variational autoencoder itself."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,12 +14,16 @@ from spectrovae.diagnosis import Diagnosis, diagnose
 from spectrovae.encoder import build_encoder
 from spectrovae.likelihood import Likelihood, get_likelihood
 from spectrovae.objective import Objective
+from spectrovae.pieces import Pieces
 from spectrovae.prior import GaussianMixturePrior
 from spectrovae.texture import Texture
 
+FORMAT_VERSION = 1
+"""Version of the saved models that this library writes, and the newest that it reads."""
+
 
 @keras.saving.register_keras_serializable(package="spectrovae")
-class SpectroVAE(Objective):
+class SpectroVAE(Objective, Pieces):
     """A variational autoencoder over spectrogram windows with a Gaussian-mixture prior.
 
     Kingma and Welling, "Auto-encoding variational Bayes" (ICLR 2014), with the trainable mixture prior of
@@ -54,6 +59,8 @@ class SpectroVAE(Objective):
             in the temporal architecture with a Gaussian likelihood. The linear paths are then not trained further,
             since the optimizer would only shake them.
         seed: Integer that decides the initial weights and all draws that have no seed of their own.
+        component_names: A name for each component of the prior, such as `["strings", "drums"]`, for `generate`. They
+            can be set later too: `model.component_names = [...]`.
         **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
@@ -70,7 +77,7 @@ class SpectroVAE(Objective):
         input_shape: tuple[int, ...] = (512, 512, 1),
         latent_dim: int = 100,
         num_components: int = 8,
-        decoder_depth: int = 4,
+        decoder_depth: int = 3,
         architecture: str = "temporal",
         posterior: str = "diagonal",
         likelihood: str | Likelihood = "heteroscedastic_gaussian",
@@ -81,11 +88,13 @@ class SpectroVAE(Objective):
         learn_weights: bool = False,
         warm_start: bool = True,
         seed: int | None = None,
+        component_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
         self.num_components = num_components
+        self.component_names = component_names
         self.decoder_depth = decoder_depth
         self.architecture = architecture
         self.posterior = posterior
@@ -188,6 +197,7 @@ class SpectroVAE(Objective):
     def get_config(self) -> dict:
         """Return the arguments of the model."""
         return super().get_config() | {
+            "format_version": FORMAT_VERSION,
             "input_shape": self.input_shape,
             "latent_dim": self.latent_dim,
             "num_components": self.num_components,
@@ -201,11 +211,19 @@ class SpectroVAE(Objective):
             "learn_weights": self.learn_weights,
             "warm_start": self.warm_start,
             "seed": self.seed,
+            "component_names": None if self.component_names is None else list(self.component_names),
         }
 
     @classmethod
     def from_config(cls, config: dict) -> "SpectroVAE":
-        """Build a model from what `get_config` returned."""
+        """Build a model from what `get_config` returned; of a newer version a ValueError says so."""
+        config = dict(config)
+        version = config.pop("format_version", 1)
+        if version > FORMAT_VERSION:
+            raise ValueError(
+                f"The model was saved by a newer spectrovae, in format {version}; this one reads formats up to "
+                f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade spectrovae"
+            )
         nested = ("likelihood", "converter")
         return cls(**config | {key: keras.saving.deserialize_keras_object(config[key]) for key in nested})
 

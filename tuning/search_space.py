@@ -14,7 +14,7 @@ from spectrovae.encoder import check_network
 DEFAULT_CHOICES: dict[str, tuple] = {
     "latent_dim": (25, 50, 100, 200, 400),
     "num_components": (1, 2, 4, 8, 16),
-    "decoder_depth": (3, 4, 5, 6, 7),
+    "decoder_depth": (2, 3, 4, 5, 6),
 }
 """What is searched where nothing else is said."""
 
