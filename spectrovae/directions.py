@@ -55,7 +55,9 @@ def symmetric_directions(sequences: np.ndarray, num_directions: int, seed: int |
     root = np.sqrt(0.5, dtype=sequences.dtype)
     even = np.concatenate([root * (first + last), middle], axis=1)
     mean = even.mean(axis=0)
-    even_directions, even_squares = _decompose(even - mean, num_directions, seed)
+    even -= mean
+    even_directions, even_squares = _decompose(even, num_directions, seed)
+    del even
     odd_directions, odd_squares = _decompose(root * (first - last), num_directions, seed)
 
     def unfold(parts: np.ndarray) -> np.ndarray:
