@@ -60,7 +60,7 @@ def test_killed_sweep_keeps_what_it_has_and_goes_on(music, tmp_path):
     model.compile()
     _, validation = results.settings.datasets(output / "audio_cache")
     measured = model.evaluate(validation, verbose=0, return_dict=True)
-    assert measured["loss"] == pytest.approx(best["score"], rel=0.02)
+    assert measured["loss"] == pytest.approx(best["score"], rel=0.1)  # codes are drawn anew
     assert measured["rmse_db"] == pytest.approx(best["metrics"]["val_rmse_db"], rel=1e-4)
     # One linear start for each depth that came up, shared by the processes.
     depths = {trial.values["decoder_depth"] for trial in results.trials}
