@@ -57,7 +57,7 @@ def limited_batches(inputs: Any, num_passes: int, max_windows: int, batch_size: 
     num_windows = 0
     for _ in range(1 if hasattr(inputs, "shape") else num_passes):
         for batch in iterate_batches(inputs, batch_size):
-            yield np.asarray(batch[: max_windows - num_windows])
+            yield np.asarray(batch)[: max_windows - num_windows]  # a view: slices of tensors are copies
             num_windows += len(batch)
             if num_windows >= max_windows:
                 return

@@ -30,7 +30,7 @@ def noise_dataset(num_windows: int, size: int) -> tf.data.Dataset:
 
     def window(index: tf.Tensor) -> tf.Tensor:
         start = tf.cast(index * 37 % size, tf.int32)
-        return field[:, start : start + size]
+        return tf.ensure_shape(field[:, start : start + size], (size, size, 1))
 
     return tf.data.Dataset.range(num_windows).map(window).batch(BATCH_SIZE, drop_remainder=True)
 
