@@ -73,13 +73,16 @@ class LatentSpace:
         """
         if not texture >= 0:
             raise ValueError(f"`texture` must be 0 or more. Received: texture={texture!r}")
-        rng = np.random.default_rng(stateless_seed(seed, self.seed_generator).numpy()) if texture else None
+        rng = self._random_generator(seed) if texture else None
         windows = []
         for codes in iterate_batches(z, batch_size):
             if codes.shape[1:] != (self.latent_dim,):
                 raise ValueError(f"Codes must have the shape (num_windows, {self.latent_dim}). Received: {codes.shape}")
             windows.append(self._windows_of(codes, texture, rng))
         return np.concatenate(windows)
+
+    def _random_generator(self, seed: int | None) -> np.random.Generator:
+        return np.random.default_rng(stateless_seed(seed, self.seed_generator).numpy())
 
     def _windows_of(self, codes: tf.Tensor, texture: float, rng: np.random.Generator | None) -> np.ndarray:
         parameters = self.decoder(codes, training=False)

@@ -82,9 +82,9 @@ def make_page(
     template = Path(__file__).with_name("page_template.html").read_text(encoding="utf-8")
     parts = [_section(section, converter) for section in sections]
     if history and any(len(curve) for curve in history.values()):
-        picture = _picture(plot_history(history), "Course of the training, by epoch", "svg", ' class="wide"')
+        curves = picture(plot_history(history), "Course of the training, by epoch", "svg", "wide")
         # With a tab stop, what is wider than the window can be scrolled by keyboard.
-        region = f'<div class="scroll" role="region" aria-label="Course of the training" tabindex="0">{picture}</div>'
+        region = f'<div class="scroll" role="region" aria-label="Course of the training" tabindex="0">{curves}</div>'
         parts.append(f"<section><h2>Training</h2>{region}</section>")
     if health:
         parts.append(f"<section><h2>Health of the model</h2>{_health(health)}</section>")
@@ -101,10 +101,10 @@ def _section(section: Section, converter: SpectrogramConverter) -> str:
 def _clip(clip: Clip, converter: SpectrogramConverter) -> str:
     seconds = len(clip.waveform) / converter.sample_rate
     text = f"Spectrogram of {clip.title}: {seconds:.1f} s, 0 to {converter.sample_rate / 2:,.0f} Hz"
-    picture = _picture(plot_spectrograms(clip.window, converter), text, "webp")
+    spectrogram = picture(plot_spectrograms(clip.window, converter), text, "webp")
     details = "".join(f"<br>{_text(line)}" for line in clip.details)
     return (
-        f"<figure>{picture}{_player(clip, converter.sample_rate)}"
+        f"<figure>{spectrogram}{_player(clip, converter.sample_rate)}"
         f"<figcaption><strong>{_text(clip.title)}</strong>{details}</figcaption></figure>\n"
     )
 
@@ -117,12 +117,25 @@ def _player(clip: Clip, sample_rate: int) -> str:
     return f'<audio controls aria-label="{_text(clip.title)}" src="{_data_address("audio/wav", stream)}"></audio>'
 
 
-def _picture(figure: Figure, text: str, kind: str, attributes: str = "") -> str:
+def picture(figure: Figure, text: str, kind: str, css_class: str = "") -> str:
+    """Return a figure as an HTML picture that holds its data.
+
+    Args:
+        figure: What to draw.
+        text: What is to be seen, for those who cannot see it.
+        kind: `"svg"` or `"webp"`, or what else both matplotlib and browsers know.
+        css_class: Class of the element.
+
+    Example:
+        >>> picture(Figure(), "nothing", "svg", "wide")[:32]
+        '<img class="wide" alt="nothing" '
+    """
     stream = io.BytesIO()
     # The same content gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "spectrovae"}):
         figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None)
     media_type = "image/svg+xml" if kind == "svg" else f"image/{kind}"
+    attributes = f' class="{css_class}"' if css_class else ""
     return f'<img{attributes} alt="{_text(text)}" src="{_data_address(media_type, stream)}">'
 
 

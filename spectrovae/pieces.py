@@ -13,7 +13,6 @@ from spectrovae.batching import iterate_batches
 from spectrovae.checks import check_seed
 from spectrovae.converter import SpectrogramConverter
 from spectrovae.latent_space import LatentSpace
-from spectrovae.prior import stateless_seed
 from spectrovae.walks import crossfade_weights, walk_through, window_starts
 
 _MIN_OVERLAP = 0.25
@@ -79,7 +78,7 @@ class Pieces(LatentSpace):
         if not waypoint_interval > 0:
             raise ValueError(f"`waypoint_interval` must be above 0. Received: waypoint_interval={waypoint_interval!r}")
         num_samples = self._num_samples(duration)
-        rng = np.random.default_rng(stateless_seed(seed, self.seed_generator).numpy())
+        rng = self._random_generator(seed)
         num_waypoints = 1 + max(1, round(duration / waypoint_interval))
         components = self._choose_components(component, num_waypoints, rng)
         deviations = temperature * rng.standard_normal((len(components), self.latent_dim))
@@ -126,7 +125,7 @@ class Pieces(LatentSpace):
         components = np.argmax(self.prior.responsibilities(ends), axis=1)
         means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
         codes = self._walk(components, (ends.numpy() - means) / scales, len(starts))
-        rng = np.random.default_rng(stateless_seed(seed, self.seed_generator).numpy())
+        rng = self._random_generator(seed)
         return self._render(codes, starts, num_samples, texture, seed, rng)
 
     def _num_samples(self, duration: float) -> int:

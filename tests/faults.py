@@ -5,8 +5,11 @@ import os
 import resource
 import signal
 import subprocess
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+
+from spectrovae.audio import read_blocks
 
 NOBODY = 65534
 
@@ -54,3 +57,13 @@ def small_disk(folder: Path, size: int = 1 << 20) -> Iterator[Path]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def measured_reading(path: Path) -> tuple[int, int]:
+    """Reads a file block by block; returns the number of samples at 22,050 Hz and the peak of memory in bytes."""
+    tracemalloc.start()
+    try:
+        num_samples = sum(len(block) for block in read_blocks(path, 22050))
+        return num_samples, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -1,12 +1,12 @@
 """Tests of `spectrovae.audio`."""
 
 import os
-import tracemalloc
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
+from faults import measured_reading
 
 from spectrovae.audio import read_audio, read_blocks, write_audio
 
@@ -52,12 +52,7 @@ def test_reading_is_bounded_in_memory(tmp_path):
     with soundfile.SoundFile(path, "w", 44100, channels=2) as file:
         for _ in range(120):
             file.write(np.zeros((44100, 2)))
-    tracemalloc.start()
-    try:
-        num_samples = sum(len(block) for block in read_blocks(path, 22050))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    num_samples, peak = measured_reading(path)
     assert num_samples == 120 * 22050
     assert peak < 4e6  # the whole file would be 10 MB in mono
 

@@ -1,14 +1,12 @@
 """Whatever lies in the folder: each file ends as used or with a reason, in bounded memory."""
 
 import os
-import tracemalloc
 
 import numpy as np
 import pytest
-from faults import unprivileged
+from faults import measured_reading, unprivileged
 from hostile_audio import CONVERTER, KINDS, TEN_HOURS, encode, music, mutate, seed_contents, wav_header
 
-from spectrovae.audio import read_blocks
 from spectrovae.recordings import Recordings
 
 
@@ -82,12 +80,7 @@ def test_memory_is_bounded_whatever_a_header_claims(tmp_path, lie):
     path = tmp_path / "liar.wav"
     path.write_bytes(wav_header(**LIES[lie]) + bytes(range(1, 255)) * 4000)
     before = resident_memory()
-    tracemalloc.start()
-    try:
-        num_samples = sum(len(block) for block in read_blocks(path, 22050))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    num_samples, peak = measured_reading(path)
     assert num_samples > 0
     assert peak < 5e6
     assert resident_memory() - before < 60e6  # what libsndfile and soxr take for themselves

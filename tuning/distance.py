@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from spectrovae.batching import limited_batches
+from spectrovae.checkpoints import averaged_weights
 from spectrovae.distances import maximum_mean_discrepancy
 from spectrovae.evaluation import SoundDistance
 
@@ -65,19 +66,10 @@ class GenerationDistance(keras.callbacks.Callback):
         """Generate windows and add their distance to the log; NaN if they are not finite."""
         if logs is None:
             return
-        windows = self._generate()
+        # As in validation: the average of the weights is what the training ends with.
+        with averaged_weights(self.model):
+            windows = self.model.generate(self.num_samples, seed=self.seed)
         logs["val_distance"] = float("nan")
         if np.isfinite(windows).all():
             generated = self._distance.embed(windows)
             logs["val_distance"] = maximum_mean_discrepancy(generated, self._real, self._distance.bandwidths)
-
-    def _generate(self) -> np.ndarray:
-        if not getattr(self.model.optimizer, "use_ema", False):
-            return self.model.generate(self.num_samples, seed=self.seed)
-        # As in validation: the average of the weights is what the training ends with.
-        swap = keras.callbacks.SwapEMAWeights()
-        swap.set_model(self.model)
-        swap.on_test_begin()
-        windows = self.model.generate(self.num_samples, seed=self.seed)
-        swap.on_test_end()
-        return windows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -11,10 +9,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from spectrovae.files import replaced_when_complete
+from spectrovae.page import picture
 from spectrovae.tuning.effects import format_number, measure_effects, varied_arguments
 from spectrovae.tuning.figures import plot_argument, plot_course, plot_parallel_coordinates, plot_trials
 from spectrovae.tuning.results import SweepResults, read_results
@@ -117,20 +113,21 @@ def _parallel(results: SweepResults) -> str:
     best = results.completed[0]
     path = ", ".join(f"{name} {best.values[name]}" for name in varied_arguments(results.completed))
     text = f"Each completed trial as a line through its values to its {results.objective}. The best: {path}."
-    return _scrollable(_picture(plot_parallel_coordinates(results), text, "wide"), "Parallel coordinates")
+    return _scrollable(picture(plot_parallel_coordinates(results), text, "svg", "wide"), "Parallel coordinates")
 
 
 def _argument_pictures(results: SweepResults) -> Iterable[str]:
     medians = {effect.name: effect.medians for effect in measure_effects(results)}
     for name in varied_arguments([*results.completed, *results.failed]) if results.completed else ():
         values = ", ".join(f"{format_number(median)} at {value}" for value, (median, _) in medians[name].items())
-        yield _picture(plot_argument(results, name), f"{results.objective} by {name}. Medians: {values}.")
+        text = f"{results.objective} by {name}. Medians: {values}."
+        yield picture(plot_argument(results, name), text, "svg", "small")
 
 
 def _cost_pictures(results: SweepResults) -> Iterable[str]:
     if results.completed:
         text = f"{results.objective} in the order of the trials, and the best so far."
-        yield _picture(plot_course(results), text)
+        yield picture(plot_course(results), text, "svg", "small")
     for quantity, label in (
         ("seconds", "time (s)"),
         ("num_parameters", "weights"),
@@ -139,7 +136,7 @@ def _cost_pictures(results: SweepResults) -> Iterable[str]:
         values = [getattr(trial, quantity) for trial in results.trials if getattr(trial, quantity) is not None]
         if values:
             text = f"{label} of each trial: from {format_number(min(values))} to {format_number(max(values))}."
-            yield _picture(plot_trials(results, quantity, label), text)
+            yield picture(plot_trials(results, quantity, label), text, "svg", "small")
 
 
 def _trials_table(results: SweepResults) -> str:
@@ -193,12 +190,3 @@ def _table(name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> s
 def _scrollable(content: str, name: str) -> str:
     # With a tab stop, what is wider than the window can be scrolled by keyboard.
     return f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">{content}</div>'
-
-
-def _picture(figure: Figure, text: str, kind: str = "small") -> str:
-    stream = io.BytesIO()
-    # The same sweep gives the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "spectrovae"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img class="{kind}" alt="{escape(text)}" src="data:image/svg+xml;base64,{data}">'
