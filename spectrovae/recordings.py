@@ -9,7 +9,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import keras
 import numpy as np
@@ -81,7 +81,7 @@ class Recordings:
         self.loop_short_files = loop_short_files
         paths = find_audio_files(path_or_paths)
         self._folder = self._make_folder(cache)
-        self._sources: list[Path | np.ndarray] = []
+        self._sources: list[_CacheFile | np.ndarray] = []
         used: list[Recording] = []
         left_out: list[LeftOutFile] = []
         progress = keras.utils.Progbar(len(paths), verbose=verbose, unit_name="file")
@@ -109,7 +109,8 @@ class Recordings:
         Returns:
             float16, shape `(num_frames, bins)`.
         """
-        return _load(self._sources[index])[start : start + num_frames]
+        source = self._sources[index]
+        return (source if isinstance(source, np.ndarray) else source.map())[start : start + num_frames]
 
     def _make_folder(self, cache: PathLike) -> Path | None:
         if cache == "memory":
@@ -122,15 +123,20 @@ class Recordings:
         remove_leftovers(Path(cache))
         return Path(cache)
 
-    def _decode(self, path: Path) -> Path | np.ndarray:
+    def _decode(self, path: Path) -> _CacheFile | np.ndarray:
         """Decodes one file; returns its frames, or the cache file that holds them."""
         if self._folder is None:
             return np.concatenate(list(self._read(path)))
         cached = self._folder / f"{self._fingerprint(path)}.npy"
-        if not _is_valid(cached, self.converter.num_bins):
-            with replaced_when_complete(cached) as part:
-                _write_frames(part, self._read(path), self.converter.num_bins)
-        return cached
+        if (found := _find_frames(cached, self.converter.num_bins)) is not None:
+            return found
+        with replaced_when_complete(cached) as part:
+            _write_frames(part, self._read(path), self.converter.num_bins)
+        if (written := _find_frames(cached, self.converter.num_bins)) is None:
+            raise OSError(
+                f"{cached} was damaged or removed while it was written. Start again, or choose another cache."
+            )
+        return written
 
     def _read(self, path: Path) -> Iterator[np.ndarray]:
         """Yields the frames of one file as float16 (frames, bins), block by block."""
@@ -175,8 +181,8 @@ class Recordings:
         facts = [_CACHE_VERSION, str(path.resolve()), status.st_size, status.st_mtime_ns, settings]
         return hashlib.sha256(json.dumps([*facts, self.loop_short_files], sort_keys=True).encode()).hexdigest()
 
-    def _describe(self, path: Path, source: Path | np.ndarray) -> Recording:
-        num_frames = len(_load(source))
+    def _describe(self, path: Path, source: _CacheFile | np.ndarray) -> Recording:
+        num_frames = source.shape[0]
         seconds = num_frames * self.converter.hop_length / self.converter.sample_rate
         return Recording(path, num_frames, num_frames // self.converter.num_frames, seconds)
 
@@ -185,18 +191,29 @@ class _UnusableError(Exception):
     """A file cannot be used; the message is the reason."""
 
 
-def _load(source: Path | np.ndarray) -> np.ndarray:
-    # Mapped anew each time and let go after use: pages that stay mapped would count as the program's memory.
-    return source if isinstance(source, np.ndarray) else np.load(source, mmap_mode="r", allow_pickle=False)
+class _CacheFile(NamedTuple):
+    """Where the frames of a recording lie on the disk."""
+
+    path: Path
+    shape: tuple[int, int]
+    offset: int
+
+    def map(self) -> np.ndarray:
+        # Mapped anew each time and let go after use: pages that stay mapped would count as the program's memory.
+        # The header was read once: NumPy reads it with Python's own parser, which fails now and then
+        # when two threads use it at once ("AST constructor recursion depth mismatch", Python 3.11).
+        return np.memmap(self.path, np.float16, "r", self.offset, self.shape)
 
 
-def _is_valid(path: Path, num_bins: int) -> bool:
-    """Whether a cache file is there and whole."""
+def _find_frames(path: Path, num_bins: int) -> _CacheFile | None:
+    """Returns a cache file's frames if it is there and whole."""
     try:
-        frames = _load(path)
+        frames = np.load(path, mmap_mode="r", allow_pickle=False)
     except (EOFError, OSError, ValueError):
-        return False
-    return frames.dtype == np.float16 and frames.ndim == 2 and frames.shape[1] == num_bins
+        return None
+    if frames.dtype != np.float16 or frames.ndim != 2 or frames.shape[1] != num_bins:
+        return None
+    return _CacheFile(path, frames.shape, frames.offset)
 
 
 def _write_frames(path: Path, blocks: Iterable[np.ndarray], num_bins: int) -> None:

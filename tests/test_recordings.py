@@ -1,5 +1,6 @@
 """Tests of `spectrovae.recordings`."""
 
+import ast
 import gc
 import logging
 import os
@@ -146,6 +147,19 @@ def test_kept_cache_notices_changes(tmp_path, count_reads):
         for file in cache.iterdir():
             file.write_bytes(content)
         assert (num_reads(), num_reads()) == (1, 0)
+
+
+def test_reading_frames_needs_no_parser(folder, monkeypatch):
+    """Python 3.11's fails now and then when two threads use it, and NumPy reads headers with it."""
+    recordings = Recordings(folder, CONVERTER, verbose=0)
+    monkeypatch.setattr(ast, "parse", lambda *args, **kwargs: pytest.fail("a header was parsed"))
+    assert recordings.frames(0, start=10, num_frames=64).shape == (64, 64)
+
+
+def test_cache_that_goes_while_it_is_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(spectrovae.recordings, "_find_frames", lambda *args: None)
+    with pytest.raises(OSError, match="damaged or removed"):
+        Recordings(folder, CONVERTER, cache=tmp_path / "cache", verbose=0)
 
 
 def test_failed_decoding_leaves_no_half_file(folder, tmp_path, monkeypatch):
