@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from spectrovae.metrics import LIVE_SHARE
+from spectrovae.workers import share_variables
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class ReviveComponents(keras.callbacks.Callback):
         prior = self.model.prior
         with optimizer_follows(self.model.optimizer, prior.trainable_variables):
             revived = prior.revive(self._shares, self.live_share)
+            share_variables(self.model.distribute_strategy, prior.trainable_variables if revived else [])
         if revived:
             places = ", ".join(f"{component} beside {other}" for component, other in revived.items())
             logger.info(

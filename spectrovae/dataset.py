@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +14,7 @@ from spectrovae.converter import SpectrogramConverter
 from spectrovae.files import PathLike
 from spectrovae.recordings import Recordings
 from spectrovae.report import RecordingsReport
+from spectrovae.shards import register_files
 
 _reports: weakref.WeakKeyDictionary[tf.data.Dataset, RecordingsReport] = weakref.WeakKeyDictionary()
 
@@ -195,4 +196,10 @@ def _windows(
     _reports[dataset] = RecordingsReport(
         tuple(recording for _, recording in used), report.left_out, report.window_duration
     )
+
+    def make_part(positions: Sequence[int], batch_size: int) -> tf.data.Dataset:
+        chosen = [used[position][0] for position in positions]
+        return _windows(recordings, chosen, batch_size, random_offset, shuffle, seed)
+
+    register_files(dataset, [recording.num_windows for _, recording in used], batch_size, make_part)
     return dataset

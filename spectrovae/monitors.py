@@ -51,6 +51,8 @@ class ListeningPages(keras.callbacks.Callback):
         ['epoch_0002.html']
     """
 
+    writes_files = True  # of several workers only the chief calls it
+
     def __init__(
         self,
         folder: PathLike,
@@ -128,6 +130,8 @@ class TensorBoardSounds(keras.callbacks.Callback):
         >>> history = model.fit(windows, callbacks=[callback], verbose=0)
     """
 
+    writes_files = True
+
     def __init__(
         self, log_dir: PathLike, windows: Any = None, every: int = 1, num_samples: int = 4, seed: int = 0
     ) -> None:
@@ -176,13 +180,14 @@ class TensorBoardSounds(keras.callbacks.Callback):
     def _log_latent_space(self, batches: list[np.ndarray]) -> None:
         posteriors = [self.model.posterior_of(windows) for windows in batches]
         means = np.concatenate([posterior.mean() for posterior in posteriors])
-        deviations = np.concatenate([posterior.stddev() for posterior in posteriors])
+        shares = np.mean(self.model.prior.responsibilities(means), axis=0)
+        means = means.reshape(-1, self.model.latent_dim)  # of all codes along all windows
+        deviations = np.concatenate([posterior.stddev() for posterior in posteriors]).reshape(means.shape)
         tf.summary.histogram("latent/mean", means)
         tf.summary.histogram("latent/standard_deviation", deviations)
         aggregate = means.var(axis=0) + np.square(deviations).mean(axis=0)
         # By dimension: the mean KL divergence of q(z|x) from the Gaussian with the moments of all of them together.
         tf.summary.histogram("latent/information", 0.5 * np.log(aggregate) - np.log(deviations).mean(axis=0))
-        shares = np.mean(self.model.prior.responsibilities(means), axis=0)
         for component, share in enumerate(shares):
             tf.summary.scalar(f"components/{self.model.component_name(component)}", share)
 

@@ -12,10 +12,11 @@ from spectrovae.batching import iterate_batches, training_part
 from spectrovae.callbacks import ReviveComponents
 from spectrovae.checks import check_window_values
 from spectrovae.converter import SpectrogramConverter
+from spectrovae.distribution import Distributed, draw_by_replica, filled_up, finite_together, global_mean
 from spectrovae.latent_space import LatentSpace
 from spectrovae.metrics import ComponentPerplexity, NumLiveComponents, RootMean
 from spectrovae.optimizer import default_optimizer
-from spectrovae.prior import stateless_seed
+from spectrovae.seeds import stateless_seed
 from spectrovae.warm_start import WarmStart, num_passes_for
 
 
@@ -36,7 +37,7 @@ def with_own_callbacks(callbacks: Any, use_ema: bool) -> Any:
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-class Objective(LatentSpace, WarmStart, keras.Model):
+class Objective(LatentSpace, WarmStart, Distributed, keras.Model):
     """The part of `SpectroVAE` that trains: `compile`, `fit` and the steps that Keras calls."""
 
     converter: SpectrogramConverter
@@ -45,7 +46,8 @@ class Objective(LatentSpace, WarmStart, keras.Model):
     kl_weight: keras.Variable
 
     def create_trackers(self) -> None:
-        """Create the metrics that the log shows."""
+        """Create the metrics that the log shows, and let draws differ between replicas."""
+        draw_by_replica([self, *self.encoder.layers, *self.decoder.layers])
         self.loss_tracker = keras.metrics.Mean(name="loss")
         self.reconstruction_tracker = keras.metrics.Mean(name="reconstruction_loss")
         self.kl_tracker = keras.metrics.Mean(name="kl_loss")
@@ -114,8 +116,8 @@ class Objective(LatentSpace, WarmStart, keras.Model):
 
     def check_data(self, x: Any) -> None:
         """Raise a ValueError, before anything is trained, if windows cannot be trained on."""
-        if hasattr(x, "__next__"):  # what is taken from an iterator is gone
-            return
+        if hasattr(x, "__next__") or isinstance(x, tf.distribute.DistributedDataset):
+            return  # what is taken from an iterator is gone, and a distributed batch is in several places
         batches = iterate_batches(x, batch_size=256)
         for batch in batches if hasattr(x, "shape") else itertools.islice(batches, 1):
             self.check_windows(batch)
@@ -151,24 +153,33 @@ class Objective(LatentSpace, WarmStart, keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Take one gradient step on a batch `x`, `(x, y)` or `(x, y, sample_weight)`; targets are not used."""
         windows, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        windows, sample_weight, num_windows = filled_up(windows, sample_weight)
         with tf.GradientTape() as tape:
             terms = self.compute_terms(windows, training=True)
             losses = terms["reconstruction_loss"] + self.kl_weight * terms["kl_loss"]
-            loss = tf.reduce_mean(losses if sample_weight is None else losses * sample_weight)
+            loss = global_mean(losses, sample_weight, num_windows)
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = finite_together(gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
-        return self._update_metrics(windows, terms, losses, sample_weight)
+        return self._update_metrics(windows, terms, losses, sample_weight, num_windows)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Measure a batch like `train_step` does, with a KL weight of 1."""
         windows, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        windows, sample_weight, num_windows = filled_up(windows, sample_weight)
         terms = self.compute_terms(windows, training=False)
         losses = terms["reconstruction_loss"] + terms["kl_loss"]
-        return self._update_metrics(windows, terms, losses, sample_weight)
+        return self._update_metrics(windows, terms, losses, sample_weight, num_windows)
 
     def _update_metrics(
-        self, windows: tf.Tensor, terms: dict[str, tf.Tensor], losses: tf.Tensor, sample_weight: tf.Tensor | None
+        self,
+        windows: tf.Tensor,
+        terms: dict[str, tf.Tensor],
+        losses: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        num_windows: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         self.loss_tracker.update_state(losses, sample_weight)
         self.reconstruction_tracker.update_state(terms["reconstruction_loss"], sample_weight)
@@ -178,7 +189,9 @@ class Objective(LatentSpace, WarmStart, keras.Model):
         self.perplexity_tracker.update_state(terms["responsibilities"], sample_weight)
         errors = self._decibels(windows) - self._decibels(terms["reconstruction"])
         self.rmse_tracker.update_state(tf.reduce_mean(tf.square(errors), axis=(1, 2, 3)), sample_weight)
-        return self.compute_metrics(windows, windows, terms["reconstruction"], sample_weight)
+        given, reconstruction = windows[:num_windows], terms["reconstruction"][:num_windows]
+        weights = None if sample_weight is None else sample_weight[:num_windows]
+        return self.compute_metrics(given, given, reconstruction, weights)
 
     def _decibels(self, windows: tf.Tensor) -> tf.Tensor:
         if self.converter.scale == "decibel":

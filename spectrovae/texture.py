@@ -112,7 +112,7 @@ class Texture(keras.layers.Layer):
         num_frames = num_frames or self.num_frames
         fields = np.zeros((num_samples, self.num_bins, num_frames, 1), np.float32)
         if self.fitted:
-            share, response = float(self.noise_share), self._envelope_response(num_frames)
+            share, response = float(self.noise_share.numpy()), self._envelope_response(num_frames)
             for field in fields[..., 0]:
                 field += NOISE_SCALE * np.sqrt(share) * self._noise(1, rng, num_frames)[0]
                 field += ENVELOPE_SCALE * np.sqrt(1 - share) * self._envelopes(response, rng, num_frames)

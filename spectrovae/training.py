@@ -10,10 +10,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from spectrovae.checkpoints import Rows, averaged_weights, read_rows, restore_checkpoint, save_checkpoint
-from spectrovae.files import PathLike, check_writable, remove_leftovers, replaced_when_complete
+from spectrovae.files import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
 from spectrovae.model import SpectroVAE
+from spectrovae.workers import broadcast_bytes, is_chief, num_workers, run_on_chief
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ def fit_resumably(
     `log.csv`. Each file is replaced when the new one is complete, so that a training may be interrupted at any
     time: at most the epoch that was running is lost. Called again with an equal model and the same folder, the
     weights and the optimizer's state are read from there, and epochs count on; a training that has had its
-    `epochs` is not trained further. An optimizer with `use_ema=True` is validated and saved with its average.
+    `epochs` is not trained further. An optimizer with `use_ema=True` is validated and saved with its average. Of
+    several workers only the chief reads and writes the folder.
 
     A loss or a weight that is NaN or infinite stops the training at once: a logged error tells what to try, and the
     folder and the model keep the epochs before.
@@ -73,6 +76,7 @@ def fit_resumably(
             of a model with other settings or a damaged one.
         FloatingPointError: If the first epoch already ends in NaN or infinity.
         OSError: If the folder cannot be written, or the disk is full: what was saved before is still there.
+        ConnectionError: If another worker has died (see `spectrovae/workers.py`); the folder keeps what was saved.
 
     Example:
         >>> import tempfile
@@ -91,9 +95,30 @@ def fit_resumably(
         raise ValueError("The model must be compiled: call model.compile() first.")
     if epochs < 1:
         raise ValueError(f"`epochs` must be 1 or more. Received: epochs={epochs!r}")
-    folder = Path(folder)
-    check_writable(folder)
+    if is_chief(model.distribute_strategy):
+        return _fit_in(Path(folder), model, training, validation, epochs, callbacks, verbose, kwargs)
+    # A model holds its metrics, which workers can only save and load together: the others have a folder that goes.
+    hidden, remover = temporary_folder()
+    with remover:
+        return _fit_in(hidden, model, training, validation, epochs, callbacks, verbose, kwargs)
+
+
+def _fit_in(
+    folder: Path,
+    model: SpectroVAE,
+    training: Any,
+    validation: Any,
+    epochs: int,
+    callbacks: Iterable[keras.callbacks.Callback],
+    verbose: int | str,
+    kwargs: dict[str, Any],
+) -> History:
+    strategy = model.distribute_strategy
+    run_on_chief(strategy, lambda: check_writable(folder))
     remove_leftovers(folder)
+    if num_workers(strategy) > 1:
+        for name in (CHECKPOINT_FILE, MODEL_FILE):
+            _copy_of_chief(strategy, folder / name)
     rows = read_rows(folder / CHECKPOINT_FILE)
     keeper = _Keeper(folder, rows)
     if rows:
@@ -112,6 +137,15 @@ def fit_resumably(
             logger.error("%s %s keeps the %d epochs before. %s", error, folder, len(rows), _ADVICE)
     model.load_weights(folder / MODEL_FILE)
     return _columns(rows)
+
+
+def _copy_of_chief(strategy: tf.distribute.Strategy, path: Path) -> None:
+    """Give the other workers the chief's file, if it has one, under their own paths."""
+    exists = run_on_chief(strategy, path.exists)
+    if exists:
+        content = broadcast_bytes(strategy, path.read_bytes() if is_chief(strategy) else b"")
+        if not is_chief(strategy):
+            path.write_bytes(content)
 
 
 def read_history(folder: PathLike) -> History:
