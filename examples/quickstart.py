@@ -7,6 +7,7 @@ Open `outputs/index.html` to listen; `outputs/summary.txt` says how good it is.
 """
 
 import argparse
+import inspect
 import os
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder to write to (%(default)s)")
     parser.add_argument("--epochs", type=int, default=30, help="walks over the music (%(default)s)")
     parser.add_argument("--num-pieces", type=int, default=48, help="pieces of 20 s to compose (%(default)s)")
+    parser.add_argument("--latent-steps", type=int, help="codes along a window (%(default)s)")
+    parser.set_defaults(latent_steps=inspect.signature(SpectroVAE).parameters["latent_steps"].default)
     parser.add_argument("--seed", type=int, default=0, help="decides music and training (%(default)s)")
     args = parser.parse_args(argv)
     start = time.monotonic()
@@ -42,7 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     train, validation = audio_dataset(args.audio, converter, validation_split=0.15, seed=args.seed)
 
     print("\nTraining: first the linear optimum in closed form, then gradient steps ...")
-    model = SpectroVAE(latent_dim=100, num_components=8, converter=converter, seed=args.seed)
+    model = SpectroVAE(
+        latent_dim=100, num_components=8, converter=converter, latent_steps=args.latent_steps, seed=args.seed
+    )
     model.compile()
     history = model.fit(train, validation_data=validation, epochs=args.epochs)
 

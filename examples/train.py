@@ -25,7 +25,7 @@ from spectrovae.optimizer import default_optimizer
 from spectrovae.outputs import write_results
 from spectrovae.training import fit_resumably
 
-MODEL_ARGUMENTS = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior")
+MODEL_ARGUMENTS = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior", "latent_steps")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,7 +45,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tensorboard", action="store_true", help="log curves, sounds and pictures for TensorBoard")
     parser.add_argument("--seed", type=int, default=None, help="decides the split, initial weights and all draws")
     model = parser.add_argument_group("model")
-    model.add_argument("--latent-dim", type=int, help="size of a window's code")
+    model.add_argument("--latent-dim", type=int, help="size of a code")
+    model.add_argument("--latent-steps", type=int, help="codes along a window; with several, pieces of any length")
     model.add_argument("--num-components", type=int, help="Gaussians in the prior")
     model.add_argument("--decoder-depth", type=int, help="how often the decoder doubles its grid")
     model.add_argument("--width", type=int, help="channels of the decoder")

@@ -29,10 +29,11 @@ class EncodedCollection:
     """The consecutive windows of some recordings as codes, with the place of each.
 
     Attributes:
-        codes: Means of q(z|x), float32 `(num_windows, latent_dim)`.
+        codes: Means of q(z|x), float32 `(num_windows, latent_dim)`, or `(num_windows, latent_steps, latent_dim)` where
+            there are several codes along a window.
         positions: File and second of each window.
         scales: Standard deviations of q(z|x), their squares averaged over the windows, `(latent_dim,)`: the unit in
-            which codes are compared.
+            which codes are compared. Of several codes along a window, that of their mean.
     """
 
     codes: np.ndarray
@@ -44,7 +45,7 @@ class EncodedCollection:
         """Root mean square of the distances between two windows of the collection; NaN if there is only one."""
         if len(self.codes) < 2:
             return math.nan
-        return float(np.sqrt(2 * np.mean(np.var(self.codes / self.scales, axis=0, ddof=1))))
+        return float(np.sqrt(2 * np.mean(np.var(_over_time(self.codes) / self.scales, axis=0, ddof=1))))
 
     def without(self, path: PathLike) -> EncodedCollection:
         """Return the collection without the windows of one file."""
@@ -55,9 +56,9 @@ class EncodedCollection:
     def distances(self, codes: np.ndarray) -> np.ndarray:
         """Return how far codes are from those of the collection, `(num_codes, num_windows)`; see `find_similar`."""
         # |a - b|^2 = |a|^2 - 2 a.b + |b|^2, since all differences at once would not fit into memory.
-        first, second = np.asarray(codes, np.float64) / self.scales, np.asarray(self.codes, np.float64) / self.scales
+        first, second = (_over_time(each).astype(np.float64) / self.scales for each in (codes, self.codes))
         squares = np.square(first).sum(axis=1)[:, None] - 2 * first @ second.T + np.square(second).sum(axis=1)
-        return np.sqrt(np.maximum(squares, 0) / self.codes.shape[1])
+        return np.sqrt(np.maximum(squares, 0) / len(self.scales))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,8 @@ def encode_collection(model: Objective, recordings: Any, batch_size: int = 32) -
         posterior = model.posterior_of(windows)
         codes.append(posterior.mean().numpy())
         variances.append(posterior.variance().numpy())
-    scales = np.sqrt(np.concatenate(variances).mean(axis=0))
+    # The codes along a window are independent given the window.
+    scales = np.sqrt(_over_time(np.concatenate(variances)).mean(axis=0) / model.latent_steps)
     return EncodedCollection(np.concatenate(codes), tuple(dataset_report(recordings).windows), scales)
 
 
@@ -167,10 +169,13 @@ def find_similar(model: Objective, x: Any, collection: EncodedCollection, num: i
     spectrograms. 0 is the same code; below 1.4, the difference between two draws from one posterior, the model takes
     the two for the same sound; `collection.spread` is how far apart any two of the collection are.
 
+    Of several codes along a window their mean is compared: a note that falls a little later in one window than in the
+    other makes hardly a difference, and neither does the order of notes.
+
     Args:
         model: The model that encoded the collection.
-        x: Windows of shape `(num_windows, bins, frames, 1)`, a dataset of batches of them, or codes of shape
-            `(num_windows, latent_dim)`.
+        x: Windows of shape `(num_windows, bins, frames, 1)`, a dataset of batches of them, or codes of the shape
+            that `model.encode` returns.
         collection: What `encode_collection` returned.
         num: How many to return; fewer where the collection has fewer.
 
@@ -181,11 +186,17 @@ def find_similar(model: Objective, x: Any, collection: EncodedCollection, num: i
         ValueError: If `x` is neither windows nor codes, or `num` is not positive.
     """
     check_positive_int("num", num)
-    is_code = getattr(x, "shape", ())[1:] == (model.latent_dim,)
+    is_code = getattr(x, "shape", ())[1:] == model.code_shape
     distances = collection.distances(x if is_code else model.encode(x))  # (num_given, num_windows)
     indices, nearest = distances.argmin(axis=0), distances.min(axis=0)
     order = np.argsort(nearest, kind="stable")[:num]
     return [SimilarWindow(collection.positions[k], float(nearest[k]), int(indices[k])) for k in order]
+
+
+def _over_time(codes: np.ndarray) -> np.ndarray:
+    """Return the mean of the codes along each window, `(num_windows, latent_dim)`."""
+    codes = np.asarray(codes)
+    return codes if codes.ndim == 2 else codes.mean(axis=1)
 
 
 def read_window(path: PathLike, converter: SpectrogramConverter, start: float = 0.0) -> np.ndarray:

@@ -5,7 +5,7 @@ import itertools
 import keras
 from keras import layers
 
-from spectrovae.blocks import convolution_block, kernel_initializer, refinement_block
+from spectrovae.blocks import LinearUpsampling1D, convolution_block, kernel_initializer, refinement_block
 from spectrovae.encoder import check_network
 
 
@@ -17,6 +17,7 @@ def build_decoder(
     depth: int = 6,
     width: int = 256,
     seed: int = 0,
+    latent_steps: int = 1,
 ) -> keras.Model:
     """Build the network whose output the likelihood turns into p(x|z).
 
@@ -32,21 +33,28 @@ def build_decoder(
         depth: How often the network doubles its grid.
         width: Channels of the temporal network.
         seed: Integer that decides all initial weights.
+        latent_steps: Number of codes along a window. All become steps by the same weights, and the convolutions look
+            across, so that a network for several codes decodes sequences of any length.
 
     Returns:
-        A functional model from `(batch, latent_dim)` to `(batch, bins, frames, num_channels)`.
+        A functional model from `(batch, latent_dim)` to `(batch, bins, frames, num_channels)`; where there are several
+        codes in a window, from `(batch, any number of codes, latent_dim)` to as many frames as they stand for.
 
     Raises:
-        ValueError: If an argument is not known or the grid can't be halved `depth` times.
+        ValueError: If an argument is not known, the grid can't be halved `depth` times, or the frames can't be
+            divided among the codes.
 
     Example:
         >>> build_decoder((64, 64, 1), latent_dim=8, num_channels=2, depth=3, width=32).output_shape
         (None, 64, 64, 2)
     """
-    check_network(input_shape, architecture, depth)
-    codes = keras.Input((latent_dim,), name="codes", dtype="float32")
-    build = {"temporal": _temporal_window, "classic": _classic_window}[architecture]
-    return keras.Model(codes, build(codes, input_shape, num_channels, depth, width, seed), name="decoder")
+    check_network(input_shape, architecture, depth, latent_steps)
+    codes = keras.Input((latent_dim,) if latent_steps == 1 else (None, latent_dim), name="codes", dtype="float32")
+    if architecture == "classic":
+        window = _classic_window(codes, input_shape, num_channels, depth, seed)
+    else:
+        window = _temporal_window(codes, input_shape, num_channels, depth, width, seed, latent_steps)
+    return keras.Model(codes, window, name="decoder")
 
 
 def _temporal_window(
@@ -56,24 +64,23 @@ def _temporal_window(
     depth: int,
     width: int,
     seed: int,
+    latent_steps: int,
 ) -> keras.KerasTensor:
     bins, frames, _ = input_shape
     seeds = itertools.count(seed)
-    num_steps = frames // 2**depth
+    steps_per_code = frames // 2**depth // latent_steps
     linear = layers.Dense(
-        num_steps * bins, kernel_initializer=kernel_initializer(seeds), name="linear_window", dtype="float32"
+        steps_per_code * bins, kernel_initializer=kernel_initializer(seeds), name="linear_window", dtype="float32"
     )(codes)
-    steps = layers.Reshape((num_steps, bins), dtype="float32")(linear)
+    steps = layers.Reshape((-1, bins), dtype="float32")(linear)
     # Starts at zero, so that the network begins as its linear path and the gradient decides what to add.
     deep = layers.Dense(bins * num_channels, kernel_initializer="zeros", name="deep_window", dtype="float32")(
         refinement_block(steps, width, seeds)
     )
     mean = layers.Add(name="mean", dtype="float32")([steps, deep[..., :bins]])
     grid = layers.Concatenate(name="grid", dtype="float32")([mean, deep[..., bins:]])
-    # Keras interpolates in two dimensions only: a height of time and a width of one.
-    grid = layers.Reshape((num_steps, 1, num_channels * bins), dtype="float32")(grid)
-    grid = layers.UpSampling2D((2**depth, 1), interpolation="bilinear", dtype="float32")(grid)
-    grid = layers.Reshape((frames, num_channels, bins), dtype="float32")(grid)
+    grid = LinearUpsampling1D(2**depth, dtype="float32")(grid)
+    grid = layers.Reshape((-1, num_channels, bins), dtype="float32")(grid)
     return layers.Permute((3, 1, 2), name="window", dtype="float32")(grid)
 
 
@@ -82,7 +89,6 @@ def _classic_window(
     input_shape: tuple[int, ...],
     num_channels: int,
     depth: int,
-    width: int,
     seed: int,
 ) -> keras.KerasTensor:
     bins, frames, _ = input_shape

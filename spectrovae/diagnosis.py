@@ -13,7 +13,7 @@ import tensorflow as tf
 from spectrovae.batching import iterate_batches, limited_batches
 from spectrovae.distances import ratio_or_nan
 from spectrovae.evaluation import pairwise_distance
-from spectrovae.linear import average_frames, fit_linear_optimum, interpolate_frames
+from spectrovae.linear import average_frames, interpolate_frames
 from spectrovae.metrics import live_components, perplexity
 from spectrovae.objective import Objective
 from spectrovae.sampling import WindowSample
@@ -24,7 +24,6 @@ ACTIVE_SHARE = 0.01
 
 _NUM_DRAWS = 8  # from each posterior
 _NUM_COMPARED = 64  # windows whose differences are measured, to bound memory
-_MAX_POOL_SIZE = 16  # frames that PCA averages where the model has no linear path to say it
 _MIN_WINDOWS_PER_COMPONENT = 10  # of fewer windows a component may have none by chance
 
 
@@ -35,8 +34,8 @@ class Diagnosis:
     Attributes:
         kind: Windows that were measured: `"held-out"`, `"training"`, or `"given"` where that is not known.
         num_windows: How many they are.
-        latent_dim: Size of the code.
-        num_active_dims: Latent dimensions in use: the variance of the posterior's mean over the windows (Burda et al.,
+        latent_dim: Size of a code.
+        num_active_dims: Latent dimensions in use: the variance of the posterior's mean over all codes (Burda et al.,
             "Importance weighted autoencoders", ICLR 2016) is more than 1 % of the variance of draws from the
             posterior. Burda et al. take 0.01 itself, for codes of variance 1; a mixture prior leaves the unit open.
         kl: KL divergence of the posterior from the prior, in nats per window.
@@ -50,13 +49,14 @@ class Diagnosis:
             of PCA, is clipped to [0, 1] before it is measured.
         mean_spectrum_rmse_db: The same for the mean spectrum of the training windows (of the measured ones where those
             were not given) in place of each reconstruction.
-        pca_rmse_db: The same for probabilistic PCA of the training windows with `latent_dim` numbers, as `adapt` fits
-            it; None where training windows were not given.
+        pca_rmse_db: The same for probabilistic PCA of the training windows with `latent_dim` numbers for each code, as
+            `adapt` fits it; None where training windows were not given.
         num_training_windows: Training windows that were used, those of repeated walks included; 0 where not given.
         silent_share: Share of the windows that never rise above the floor of the converter.
         num_generated: Windows that were generated.
         generated_pairwise_db: Mean root-mean-square difference between the means of two of them, in dB.
         real_pairwise_db: The same for the measured windows.
+        latent_steps: Codes along a window.
     """
 
     kind: str
@@ -76,6 +76,7 @@ class Diagnosis:
     num_generated: int
     generated_pairwise_db: float
     real_pairwise_db: float
+    latent_steps: int = 1
 
     @property
     def diversity_ratio(self) -> float:
@@ -116,10 +117,7 @@ class Diagnosis:
                 "PCA of the same size reconstructs better. Where the loss still falls, train longer; where val_loss "
                 "rises, stop sooner or bring more recordings.",
             ),
-            (
-                self.diversity_ratio < 0.2,
-                "Generated windows hardly differ. Call refit_prior on the training windows.",
-            ),
+            (self.diversity_ratio < 0.2, "Generated windows hardly differ. Call refit_prior on the training windows."),
             (
                 self.silent_share > 0.5,
                 "Most windows are silent, and silence is what the model learns. Cut it from the recordings.",
@@ -129,13 +127,15 @@ class Diagnosis:
 
     def __str__(self) -> str:
         kind = "" if self.kind == "given" else f"{self.kind} "
+        steps = "" if self.latent_steps == 1 else f" in {self.latent_steps} codes along a window"
         owner = "their own" if self.pca_rmse_db is None else "the training windows'"
         pca = "" if self.pca_rmse_db is None else f"PCA with as many numbers {self.pca_rmse_db:.2f} dB, "
         verdict = ["Verdict: healthy."] if not self.problems else ["Verdict:", *(f"- {text}" for text in self.problems)]
         lines = [
             f"Reconstruction: {self.rmse_db:.2f} dB RMSE on {self.num_windows} {kind}windows; {pca}{owner} mean "
             f"spectrum {self.mean_spectrum_rmse_db:.2f} dB.",
-            f"Code: {self.num_active_dims} of {self.latent_dim} dimensions active, KL {self.kl:.1f} nats per window.",
+            f"Code: {self.num_active_dims} of {self.latent_dim} dimensions active{steps}, "
+            f"KL {self.kl:.1f} nats per window.",
             f"Prior: {self.num_live_components} of {self.num_components} components live, perplexity "
             f"{self.component_perplexity:.1f}, cross-entropy of the codes {self.prior_cross_entropy:.1f} nats.",
             f"Diversity: the means of {self.num_generated} generated windows differ by "
@@ -186,6 +186,7 @@ def diagnose(
         num_generated=num_generated,
         generated_pairwise_db=pairwise_distance(generated, model.converter) if is_finite else math.nan,
         real_pairwise_db=pairwise_distance(np.stack(sample.windows), model.converter),
+        latent_steps=model.latent_steps,
     )
 
 
@@ -196,16 +197,11 @@ class _Reference:
         self.num_windows = 0
         self.spectrum = np.zeros(model.encoder.input_shape[1])  # dB
         self.shares = np.zeros(model.prior.num_components)
-        frames = model.encoder.input_shape[2]
-        self._pool_size = math.gcd(frames, _MAX_POOL_SIZE)
-        if model.can_adapt:
-            self._pool_size = model.encoder.get_layer("linear_pooling").pool_size[0]
         batches = self._watched(model, limited_batches(training, NUM_PASSES, NUM_PASSES * WINDOWS_PER_PASS, batch_size))
-        optimum = fit_linear_optimum(batches, model.latent_dim, self._pool_size, time_reversal=True, seed=model.seed)
-        self._mean = optimum.mean
+        optimum = model.linear_optimum(batches)
+        self._pool_size, self._mean = optimum.pool_size, optimum.mean
         self._encoder, self._decoder = optimum.encoder_kernel, optimum.decoder_kernel
-        self.spectrum /= self.num_windows
-        self.shares /= self.num_windows
+        self.spectrum, self.shares = self.spectrum / self.num_windows, self.shares / self.num_windows
 
     def _watched(self, model: Objective, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for windows in batches:
@@ -218,7 +214,7 @@ class _Reference:
     def reconstruct(self, windows: np.ndarray) -> np.ndarray:
         """Return what PCA makes of windows, in [0, 1]."""
         steps = average_frames(windows, self._pool_size)
-        codes = (steps.reshape(len(steps), -1) - self._mean) @ self._encoder
+        codes = (steps.reshape(-1, self._mean.size) - self._mean) @ self._encoder  # of each part of a window
         restored = (self._mean + codes @ self._decoder).reshape(steps.shape)
         return np.clip(interpolate_frames(restored, self._pool_size), 0, 1)
 
@@ -228,14 +224,18 @@ def _measure(
 ) -> dict[str, np.ndarray]:
     """Return what is measured of each window; the first axis is that of the windows."""
     posterior = model.posterior_of(windows)
+
+    def by_dimension(values: tf.Tensor) -> np.ndarray:
+        return np.asarray(values, np.float64).reshape(len(windows), -1, model.latent_dim).mean(axis=1)
+
     codes, draws = posterior.mean(), posterior.sample(_NUM_DRAWS, seed=seed)
     cross_entropy = -tf.reduce_mean(model.prior.log_prob(draws), axis=0)
     levels = model.converter.to_decibels(windows)
     reconstruction = model.mean_window(model.decoder(codes, training=False))
     measured = {
-        "code": codes,
-        "squared code": np.square(codes, dtype=np.float64),
-        "code variance": posterior.variance(),
+        "code": by_dimension(codes),
+        "squared code": by_dimension(np.square(codes, dtype=np.float64)),
+        "code variance": by_dimension(posterior.variance()),
         "kl": cross_entropy - posterior.entropy(),
         "cross-entropy": cross_entropy,
         "responsibilities": tf.reduce_mean(model.prior.responsibilities(draws), axis=0),

@@ -1,6 +1,5 @@
 """What a trained model is used for: from windows to codes and back, and new windows."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,28 +8,25 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from spectrovae.batching import iterate_batches
-from spectrovae.likelihood import Likelihood
+from spectrovae.component_names import ComponentNames
+from spectrovae.decoding import Decoding
 from spectrovae.posterior import posterior_distribution
-from spectrovae.prior import GaussianMixturePrior, stateless_seed
+from spectrovae.prior import GaussianMixturePrior
+from spectrovae.seeds import stateless_seed
 from spectrovae.texture import Texture
 
 
-class LatentSpace:
+class LatentSpace(Decoding, ComponentNames):
     """The methods of `SpectroVAE` that use its parts and train nothing.
 
     They take arrays or datasets, work in batches so that memory stays bounded by the result, repeat with a
     seed, and return numpy arrays.
     """
 
-    encoder: keras.Model
-    decoder: keras.Model
     prior: GaussianMixturePrior
-    likelihood: Likelihood
     texture: Texture
     seed_generator: keras.random.SeedGenerator
     posterior: str
-    latent_dim: int
-    num_components: int
 
     def encode(self, x: Any, sample: bool = False, seed: int | None = None, batch_size: int = 32) -> np.ndarray:
         """Return the codes of windows.
@@ -42,7 +38,8 @@ class LatentSpace:
             batch_size: Number of windows at once, where `x` is an array.
 
         Returns:
-            A float32 array of shape `(num_windows, latent_dim)`.
+            A float32 array of shape `(num_windows, latent_dim)`, or `(num_windows, latent_steps, latent_dim)` where
+            there are several codes along a window.
 
         Raises:
             ValueError: If the windows do not have the model's `input_shape`, or there are none.
@@ -58,7 +55,8 @@ class LatentSpace:
         """Return the windows that codes stand for: their means, and texture where it is asked for.
 
         Args:
-            z: Codes of shape `(num_windows, latent_dim)` or a dataset of batches of them.
+            z: Codes of shape `(num_windows, latent_dim)` or a dataset of batches of them. Where there are several
+                codes along a window, `(num_windows, num_steps, latent_dim)` with any number of steps.
             batch_size: Number of codes at once, where `z` is an array.
             texture: How much of the residual that the likelihood says is there to draw (see `Texture`): 0 gives the
                 means, which have the least error, 1 sounds most like music. Only a likelihood with a scale for each
@@ -66,7 +64,8 @@ class LatentSpace:
             seed: Integer for a texture that repeats.
 
         Returns:
-            A float32 array of shape `(num_windows, bins, frames, 1)` with values in [0, 1].
+            A float32 array of shape `(num_windows, bins, frames, 1)` with values in [0, 1], with as many frames as the
+            codes stand for.
 
         Raises:
             ValueError: If the codes do not have the size `latent_dim`, there are none, or `texture` is negative.
@@ -76,8 +75,9 @@ class LatentSpace:
         rng = self._random_generator(seed) if texture else None
         windows = []
         for codes in iterate_batches(z, batch_size):
-            if codes.shape[1:] != (self.latent_dim,):
-                raise ValueError(f"Codes must have the shape (num_windows, {self.latent_dim}). Received: {codes.shape}")
+            if codes.shape[-1] != self.latent_dim or len(codes.shape) != 1 + len(self.code_shape):
+                expected = ", ".join(map(str, ("num_windows", *self.code_shape)))
+                raise ValueError(f"Codes must have the shape ({expected}). Received: {tuple(codes.shape)}")
             windows.append(self._windows_of(codes, texture, rng))
         return np.concatenate(windows)
 
@@ -85,11 +85,9 @@ class LatentSpace:
         return np.random.default_rng(stateless_seed(seed, self.seed_generator).numpy())
 
     def _windows_of(self, codes: tf.Tensor, texture: float, rng: np.random.Generator | None) -> np.ndarray:
-        parameters = self.decoder(codes, training=False)
-        windows = self.likelihood.mean(parameters).numpy()
+        windows, scales = self.decoded(codes)
         if rng is not None and self.likelihood.per_pixel:
-            fields = self.texture.sample(len(windows), rng, windows.shape[2])
-            windows += texture * self.likelihood.scale(parameters).numpy() * fields
+            windows += texture * scales * self.texture.sample(len(windows), rng, windows.shape[2])
         return np.clip(windows, 0.0, 1.0)
 
     def reconstruct(self, x: Any, batch_size: int = 32, texture: float = 0.0, seed: int | None = None) -> np.ndarray:
@@ -117,6 +115,7 @@ class LatentSpace:
         seed: int | None = None,
         batch_size: int = 32,
         texture: float = 1.0,
+        duration: float | None = None,
     ) -> np.ndarray:
         """Draw codes from the prior and decode them.
 
@@ -127,6 +126,8 @@ class LatentSpace:
             seed: Integer for draws that repeat.
             batch_size: Number of windows at once.
             texture: How much residual to draw, as in `decode`.
+            duration: Length of each in seconds, where the model has several codes along a window; by default that of a
+                window. With one code, `generate_audio` makes longer pieces.
 
         Returns:
             A float32 array of shape `(num_samples, bins, frames, 1)` with values in [0, 1].
@@ -134,9 +135,13 @@ class LatentSpace:
         Raises:
             ValueError: If an argument is out of its range.
         """
-        component = self.component_index(component)
-        codes = self.prior.sample(num_samples, component=component, seed=seed, temperature=temperature)
-        return self.decode(codes, batch_size, texture, seed)
+        options: dict[str, Any] = {"component": self.component_index(component), "temperature": temperature}
+        num_frames = self.converter.num_frames
+        if duration is not None:
+            num_frames = self.num_frames_of(duration)
+            options["num_steps"] = self.num_steps_for(num_frames)
+        codes = self.prior.sample(num_samples, seed=seed, **options)
+        return self.decode(codes, batch_size, texture, seed)[:, :, :num_frames]
 
     def interpolate(
         self, start: Any, end: Any, num_steps: int = 8, texture: float = 1.0, seed: int | None = None
@@ -144,7 +149,7 @@ class LatentSpace:
         """Return windows on the straight way from one code to another.
 
         Args:
-            start: A window of shape `(bins, frames, 1)` or a code of shape `(latent_dim,)`.
+            start: A window of shape `(bins, frames, 1)` or a code of shape `code_shape`.
             end: The same for the other end.
             num_steps: Number of windows, both ends included, 2 or more.
             texture: How much residual to draw, as in `decode`.
@@ -161,47 +166,12 @@ class LatentSpace:
         codes = np.linspace(self._as_code(start), self._as_code(end), num_steps)
         return self.decode(codes, texture=texture, seed=seed)
 
-    @property
-    def component_names(self) -> tuple[str, ...] | None:
-        """Names that the user gave the prior's components, or None; saved with the model."""
-        return self._component_names
-
-    @component_names.setter
-    def component_names(self, names: Sequence[str] | None) -> None:
-        if names is not None:
-            is_list = not isinstance(names, str) and all(isinstance(name, str) and name for name in names)
-            if not is_list or not len(set(names)) == len(names) == self.num_components:
-                raise ValueError(
-                    f"`component_names` must be None or {self.num_components} names that differ, one for each "
-                    f"component. Received: component_names={names!r}"
-                )
-            names = tuple(names)
-        self._component_names = names
-
-    def component_name(self, component: int) -> str:
-        """Return what a component is called: the user's name for it, else `component` and its number."""
-        return self.component_names[component] if self.component_names else f"component {component}"
-
-    def component_index(self, component: int | str | None) -> int | None:
-        """Return the index of a component that is given by its name; an index or None is returned as it is.
-
-        Raises:
-            ValueError: If no component has that name.
-        """
-        if not isinstance(component, str):
-            return component
-        names = list(self.component_names or ())
-        if component not in names:
-            raise ValueError(
-                f"`component` must be an index or one of the names {names}, which are set with "
-                f"model.component_names. Received: component={component!r}"
-            )
-        return names.index(component)
-
     def posterior_of(self, windows: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """Return q(z|x) for one batch of windows as a TensorFlow Probability distribution."""
         self.check_windows(windows)
-        return posterior_distribution(self.encoder(windows, training=training), self.posterior, self.latent_dim)
+        parameters = self.encoder(windows, training=training)
+        posterior = posterior_distribution(parameters, self.posterior, self.latent_dim)
+        return posterior if self.latent_steps == 1 else tfd.Independent(posterior, 1)
 
     def check_windows(self, windows: Any) -> None:
         """Raise a ValueError unless this is a batch of windows of the model's shape."""
@@ -218,11 +188,11 @@ class LatentSpace:
 
     def _as_code(self, end: Any) -> np.ndarray:
         array = np.asarray(end, np.float32)
-        if array.shape == (self.latent_dim,):
+        if array.shape == self.code_shape:
             return array
         if array.shape == self.encoder.input_shape[1:]:
             return self.encode(array[None])[0]
         raise ValueError(
             f"An end must be a window of shape {self.encoder.input_shape[1:]} or a code of shape "
-            f"({self.latent_dim},). Received: shape {array.shape}"
+            f"{self.code_shape}. Received: shape {array.shape}"
         )

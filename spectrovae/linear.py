@@ -1,12 +1,15 @@
 """Probabilistic PCA of a data set: the linear optimum that `adapt` gives a model as its start."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from spectrovae.directions import principal_directions, symmetric_directions
 from spectrovae.sampling import WindowSample
+
+PARTS_PER_WINDOW = 8
+"""How many parts of a window are used at most, where windows are cut into parts: neighbours are much alike."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class LinearOptimum:
         noise_variance: `s2`, in squared pixel units.
         residual_scales: Root mean square residual at each frequency, shape `(bins,)`, in pixel units.
         pool_size: Number of frames that are averaged.
-        num_windows: Number of windows that this was fitted to.
+        num_windows: Number of windows that this was fitted to; of parts, where windows were cut into parts.
     """
 
     mean: np.ndarray
@@ -98,6 +101,40 @@ class LinearOptimum:
             noise_variance=noise_variance,
             residual_scales=residual_scales,
         )
+
+
+def cut_windows(windows: np.ndarray, num_parts: int) -> np.ndarray:
+    """Cut windows along time into parts of equal length.
+
+    Args:
+        windows: Shape `(batch, bins, frames, 1)`.
+        num_parts: How many parts of each, a divisor of `frames`.
+
+    Returns:
+        Shape `(batch * num_parts, bins, frames / num_parts, 1)`.
+    """
+    batch, bins, frames, _ = windows.shape
+    parts = windows.reshape(batch, bins, num_parts, frames // num_parts).swapaxes(1, 2)
+    return parts.reshape(batch * num_parts, bins, frames // num_parts, 1)
+
+
+def random_parts(batches: Iterable[np.ndarray], num_parts: int, seed: int | None = None) -> Iterator[np.ndarray]:
+    """Cut windows into parts and keep some of them, `PARTS_PER_WINDOW` for each window at most.
+
+    Args:
+        batches: Arrays of windows, shape `(batch, bins, frames, 1)`.
+        num_parts: How many parts of each window; of 1, windows pass as they are.
+        seed: Integer that makes the choice repeat.
+
+    Example:
+        >>> [parts.shape for parts in random_parts([np.zeros((3, 4, 32, 1))], num_parts=16, seed=0)]
+        [(24, 4, 2, 1)]
+    """
+    rng = np.random.default_rng(seed)
+    num_kept = min(num_parts, PARTS_PER_WINDOW)
+    for windows in map(np.asarray, batches):
+        parts = cut_windows(windows, num_parts)
+        yield windows if num_parts == 1 else rng.choice(parts, num_kept * len(windows), replace=False)
 
 
 def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:

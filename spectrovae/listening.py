@@ -52,7 +52,7 @@ def write_page(
             fewer frames than the model's windows: then what is said of their codes is said of each stretch as long as
             a window.
         waveforms: Their sounds, each `(samples,)`; by default they are made here.
-        codes: Their codes `(num_samples, latent_dim)`, where they are known; by default they are encoded.
+        codes: Their codes, as `model.encode` returns them, where they are known; by default they are encoded.
         collection: The training recordings, as `encode_collection` returns them. Without it nothing is compared.
         originals: Recordings whose reconstruction is shown beside them: files, for their first window, or positions.
         history: For each metric its values by epoch.
@@ -134,7 +134,7 @@ def _codes_of(model: Objective, window: np.ndarray) -> np.ndarray:
     num_frames = model.converter.num_frames
     stretches = range(0, window.shape[1] - num_frames + 1, num_frames)
     if not stretches:
-        return np.zeros((0, model.latent_dim), np.float32)
+        return np.zeros((0, *model.code_shape), np.float32)
     return model.encode(np.stack([window[:, start : start + num_frames] for start in stretches]))
 
 

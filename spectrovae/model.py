@@ -16,9 +16,10 @@ from spectrovae.likelihood import Likelihood, get_likelihood
 from spectrovae.objective import Objective
 from spectrovae.pieces import Pieces
 from spectrovae.prior import GaussianMixturePrior
+from spectrovae.sequence_prior import SequencePrior
 from spectrovae.texture import Texture
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the saved models that this library writes, and the newest that it reads."""
 
 
@@ -55,6 +56,9 @@ class SpectroVAE(Objective, Pieces):
         width: Channels of the temporal decoder.
         num_kl_samples: Draws from the posterior for the KL term.
         learn_weights: Whether the prior's mixing weights are trained.
+        latent_steps: Number of codes along a window, each of `latent_dim` numbers: 1, or a divisor of the steps that
+            `decoder_depth` leaves, in the temporal architecture. With several the prior is a `SequencePrior`, which
+            knows how sounds follow one another, and what is generated may have any length.
         warm_start: Whether the first `fit` begins with `adapt`, the linear optimum of its data, where there is one:
             in the temporal architecture with a Gaussian likelihood. The linear paths are then not trained further,
             since the optimizer would only shake them.
@@ -86,6 +90,7 @@ class SpectroVAE(Objective, Pieces):
         width: int = 512,
         num_kl_samples: int = 1,
         learn_weights: bool = False,
+        latent_steps: int = 1,
         warm_start: bool = True,
         seed: int | None = None,
         component_names: Sequence[str] | None = None,
@@ -93,6 +98,7 @@ class SpectroVAE(Objective, Pieces):
     ) -> None:
         super().__init__(**kwargs)
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
+        self.latent_steps = check_positive_int("latent_steps", latent_steps)
         self.num_components = num_components
         self.component_names = component_names
         self.decoder_depth = decoder_depth
@@ -108,22 +114,20 @@ class SpectroVAE(Objective, Pieces):
         # Python's generator, since keras.utils.set_random_seed seeds it.
         network_seed = random.randrange(2**30) if seed is None else seed
         self.likelihood = get_likelihood(likelihood)
-        self.encoder = build_encoder(self.input_shape, latent_dim, architecture, posterior, decoder_depth, network_seed)
+        self.encoder = build_encoder(
+            self.input_shape, latent_dim, architecture, posterior, decoder_depth, network_seed, latent_steps
+        )
+        channels, decoder_seed = self.likelihood.num_channels, network_seed + 1000
         self.decoder = build_decoder(
-            self.input_shape,
-            latent_dim,
-            self.likelihood.num_channels,
-            architecture,
-            decoder_depth,
-            width,
-            network_seed + 1000,
+            self.input_shape, latent_dim, channels, architecture, decoder_depth, width, decoder_seed, latent_steps
         )
         self.converter = _fitting_converter(converter, self.input_shape)
         if self.can_adapt:
             self.encoder.get_layer("linear_mean").trainable = not warm_start
             self.decoder.get_layer("linear_window").trainable = not warm_start
-        self.prior = GaussianMixturePrior(num_components, learn_weights, seed=seed, name="prior")
-        self.prior.build((None, latent_dim))
+        prior = GaussianMixturePrior if latent_steps == 1 else SequencePrior
+        self.prior = prior(num_components, learn_weights, seed=seed, name="prior")
+        self.prior.build((None, *self.code_shape))
         window = self.converter
         self.texture = Texture(window.n_fft, window.hop_length, window.num_frames, window.scale, name="texture")
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -209,6 +213,7 @@ class SpectroVAE(Objective, Pieces):
             "width": self.width,
             "num_kl_samples": self.num_kl_samples,
             "learn_weights": self.learn_weights,
+            "latent_steps": self.latent_steps,
             "warm_start": self.warm_start,
             "seed": self.seed,
             "component_names": None if self.component_names is None else list(self.component_names),

@@ -1,6 +1,9 @@
-"""The optimizer that trains where none is given."""
+"""The optimizer that trains where none is given, and one for what is fitted beside a training."""
+
+from collections.abc import Iterable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from spectrovae.checks import check_positive_int
@@ -58,3 +61,42 @@ def default_optimizer(learning_rate: float = 5e-4) -> keras.optimizers.Optimizer
         True
     """
     return keras.optimizers.AdamW(LinearWarmup(learning_rate), use_ema=True, ema_momentum=0.99)
+
+
+class ArrayAdam:
+    """Adam whose moments are arrays, for weights that are fitted beside a training.
+
+    Kingma and Ba, "Adam: a method for stochastic optimization" (ICLR 2015). The optimizers of Keras change the weights
+    of a `tf.distribute` strategy within its replicas only.
+
+    Args:
+        variables: What to change.
+        learning_rate: Size of a step.
+        clipnorm: Gradients of a variable that are longer are shortened to this norm.
+
+    Example:
+        >>> weight = keras.Variable(3.0)
+        >>> optimizer = ArrayAdam([weight], learning_rate=0.1)
+        >>> optimizer.apply([2.0])
+        >>> round(float(weight), 3)
+        2.9
+    """
+
+    def __init__(self, variables: Sequence[keras.Variable], learning_rate: float, clipnorm: float = 5.0) -> None:
+        self.variables = variables
+        self.learning_rate = learning_rate
+        self.clipnorm = clipnorm
+        self._num_steps = 0
+        self._moments = [(np.zeros(variable.shape), np.zeros(variable.shape)) for variable in variables]
+
+    def apply(self, gradients: Iterable[tf.Tensor]) -> None:
+        """Take a step."""
+        self._num_steps += 1
+        rate = self.learning_rate * np.sqrt(1 - 0.999**self._num_steps) / (1 - 0.9**self._num_steps)
+        for index, (variable, gradient) in enumerate(zip(self.variables, map(np.asarray, gradients), strict=True)):
+            gradient = gradient * min(1.0, self.clipnorm / max(float(np.linalg.norm(gradient)), 1e-12))
+            mean, square = self._moments[index]
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.999 * square + 0.001 * np.square(gradient)
+            self._moments[index] = mean, square
+            variable.assign(variable.numpy() - rate * mean / (np.sqrt(square) + 1e-7))

@@ -7,33 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from spectrovae.batching import iterate_batches
-from spectrovae.checks import check_seed
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.latent_space import LatentSpace
-from spectrovae.walks import crossfade_weights, walk_through, window_starts
+from spectrovae.rendering import Rendering
+from spectrovae.walks import fade_loops, spherical_way, walk_through, window_starts
 
 _MIN_OVERLAP = 0.25
 """Share of a window that it has in common with the next one, at least."""
 
 _WINDOWS_PER_WAYPOINT = 2
-_LOUDNESS_EXPONENT = 0.6  # of amplitude
-_BATCH_SIZE = 8
 
 
-class Pieces(LatentSpace):
+class Pieces(Rendering):
     """The methods of `SpectroVAE` that make sound of any length.
 
-    Windows overlap by a quarter or more and fade into one another in loudness, bin by bin (by the power law of Stevens,
-    "The measurement of loudness", Journal of the Acoustical Society of America, 1955): between unlike windows a fade in
-    power is louder than its surroundings, and a fade in dB is softer. The texture is drawn once for the whole piece,
+    Where a window has one code, windows overlap by a quarter or more and fade into one another (`join_windows`). Where
+    it has several, a sequence of codes is decoded as one long window. The texture is drawn once for the whole piece,
     and so are the phases: there is no seam. Memory grows with the spectrogram (0.2 MB for each second with the default
-    converter, in several copies), that of the phases does not.
+    converter, in several copies), that of networks and phases does not.
     """
-
-    converter: SpectrogramConverter
 
     def generate_audio(
         self,
@@ -48,7 +39,8 @@ class Pieces(LatentSpace):
 
         At every moment the code is distributed as a draw of the component is, so that the way is as varied as the
         draws are, and not an average of them. Between draws of two components it has a mean and a spread between
-        theirs.
+        theirs. Where there are several codes along a window, each follows from those before it as the prior says, and a
+        way point is where the component may change.
 
         Args:
             duration: Length in seconds.
@@ -77,14 +69,76 @@ class Pieces(LatentSpace):
             waypoint_interval = _WINDOWS_PER_WAYPOINT * self.converter.window_duration
         if not waypoint_interval > 0:
             raise ValueError(f"`waypoint_interval` must be above 0. Received: waypoint_interval={waypoint_interval!r}")
-        num_samples = self._num_samples(duration)
+        num_samples = self.num_samples_of(duration)
         rng = self._random_generator(seed)
         num_waypoints = 1 + max(1, round(duration / waypoint_interval))
         components = self._choose_components(component, num_waypoints, rng)
+        if self.latent_steps > 1:
+            num_steps = self.num_steps_for(self.num_frames_of(duration))
+            components = components[None, np.arange(num_steps) * len(components) // num_steps]
+            codes = self.prior.go_on(components, temperature, rng.integers(2**31, size=2))
+            return self._sound_of(*self._decoded_one(codes), num_samples, texture, seed, rng)
         deviations = temperature * rng.standard_normal((len(components), self.latent_dim))
         starts = self._window_starts(num_samples)
         codes = self._walk(components, deviations, len(starts))
-        return self._render(codes, starts, num_samples, texture, seed, rng)
+        return self._sound_of(*self._join(codes, starts), num_samples, texture, seed, rng)
+
+    def continue_audio(
+        self,
+        x: Any,
+        duration: float = 30.0,
+        component: int | str | None = None,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        texture: float = 1.0,
+        overlap: float = 0.0,
+    ) -> np.ndarray:
+        """Go on where a recording ends.
+
+        Args:
+            x: The end of the recording: windows `(num_windows, bins, frames, 1)` that follow one another, at least one.
+                What they hold is known to what follows, as far back as a window lasts.
+            duration: Length of what follows in seconds.
+            component: Index or name of the mixture component that moves what follows; by default that of the last
+                window.
+            temperature: Factor on the prior's standard deviations.
+            seed: Integer for a continuation that repeats.
+            texture: How much residual to draw, as in `decode`.
+            overlap: Seconds of the recording's end, as the model hears it, with which the result begins: to fade from
+                the recording into it. At most the length of a window.
+
+        Returns:
+            float32 samples in [-1, 1] at the converter's sample rate, `overlap + duration` seconds of them.
+
+        Raises:
+            ValueError: If the model has one code for a window, or an argument is out of its range.
+
+        Example:
+            >>> from spectrovae import SpectroVAE
+            >>> model = SpectroVAE((32, 32, 1), 2, 2, decoder_depth=2, width=8, latent_steps=4, seed=0)
+            >>> windows = np.random.default_rng(0).random((2, 32, 32, 1))
+            >>> len(model.continue_audio(windows, duration=0.1, seed=0)) / model.converter.sample_rate
+            0.1
+        """
+        if not 0 <= overlap <= self.converter.window_duration:
+            raise ValueError(
+                f"`overlap` must lie in [0, {self.converter.window_duration:.3g}] (s). Received: overlap={overlap!r}"
+            )
+        num_overlap = round(overlap * self.converter.sample_rate)
+        num_samples = num_overlap + self.num_samples_of(duration)
+        first_frame = self.converter.num_frames - -(-num_overlap // self.converter.hop_length)
+        num_steps = self.num_steps_for(self.num_frames_of(duration))
+        past = self.encode(x)[-1:]
+        if component is None:
+            component = int(np.argmax(self.prior.responsibilities(past)[0]))
+        [chosen] = self._choose_components(component, 1, np.random.default_rng())
+        rng = self._random_generator(seed)
+        following = self.prior.go_on(np.full((1, num_steps), chosen), temperature, rng.integers(2**31, size=2), past)
+        values, scales = (
+            each[:, first_frame:] for each in self._decoded_one(np.concatenate([past, following], axis=1))
+        )
+        begun = -num_overlap % self.converter.hop_length  # samples of the first frame that lie before the overlap
+        return self._sound_of(values, scales, begun + num_samples, texture, seed, rng)[begun:]
 
     def morph(
         self, first: Any, second: Any, duration: float = 30.0, texture: float = 1.0, seed: int | None = None
@@ -92,10 +146,11 @@ class Pieces(LatentSpace):
         """Turn one recording into another: begin with the reconstruction of the first, end with that of the second.
 
         In between, codes go the spherical way in units of the spread of the mixture components that the ends belong
-        to, which keeps them as far from the components' means as codes of music are.
+        to, which keeps them as far from the components' means as codes of music are. Where there are several codes
+        along a window, both recordings are repeated, and their codes fade step by step.
 
         Args:
-            first: A window of shape `(bins, frames, 1)` or a code of shape `(latent_dim,)`.
+            first: A window of shape `(bins, frames, 1)` or a code of shape `code_shape`.
             second: The same for the other end.
             duration: Length in seconds, more than that of one window.
             texture: How much residual to draw, as in `decode`.
@@ -114,24 +169,22 @@ class Pieces(LatentSpace):
             >>> len(model.morph(*windows, duration=0.1, seed=0)) / model.converter.sample_rate
             0.1
         """
-        num_samples = self._num_samples(duration)
+        num_samples = self.num_samples_of(duration)
         starts = self._window_starts(num_samples)
         if len(starts) < 2:
             raise ValueError(
                 f"`duration` must be longer than a window, {self.converter.window_duration:.3g} s. "
                 f"Received: duration={duration!r}"
             )
-        ends = tf.stack([self._as_code(first), self._as_code(second)])
+        ends = np.stack([self._as_code(first), self._as_code(second)])
         components = np.argmax(self.prior.responsibilities(ends), axis=1)
-        means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
-        codes = self._walk(components, (ends.numpy() - means) / scales, len(starts))
         rng = self._random_generator(seed)
-        return self._render(codes, starts, num_samples, texture, seed, rng)
-
-    def _num_samples(self, duration: float) -> int:
-        if not 0 < duration < math.inf:
-            raise ValueError(f"`duration` must be above 0 (s). Received: duration={duration!r}")
-        return max(1, round(duration * self.converter.sample_rate))
+        if self.latent_steps > 1:
+            codes = self._fade_loops(ends, components, self.num_steps_for(self.num_frames_of(duration)))
+            return self._sound_of(*self._decoded_one(codes[None]), num_samples, texture, seed, rng)
+        means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
+        codes = self._walk(components, (ends - means) / scales, len(starts))
+        return self._sound_of(*self._join(codes, starts), num_samples, texture, seed, rng)
 
     def _window_starts(self, num_samples: int) -> np.ndarray:
         num_frames = -(-num_samples // self.converter.hop_length)
@@ -164,51 +217,10 @@ class Pieces(LatentSpace):
         )
         return (means + scales * walk_through(deviations, num_steps)).astype(np.float32)
 
-    def _render(
-        self,
-        codes: np.ndarray,
-        starts: np.ndarray,
-        num_samples: int,
-        texture: float,
-        seed: int | None,
-        rng: np.random.Generator,
-    ) -> np.ndarray:
-        """Decode codes whose windows start at these frames, and turn them into sound."""
-        if not texture >= 0:
-            raise ValueError(f"`texture` must be 0 or more. Received: texture={texture!r}")
-        check_seed("seed", seed)
-        values, scales = self._join(codes, starts)
-        if texture and self.likelihood.per_pixel:
-            values += texture * scales * self.texture.sample(1, rng, values.shape[1])[0, ..., 0]
-        num_frames = -(-num_samples // self.converter.hop_length)
-        spectrogram = np.clip(values[:, :num_frames, None], 0.0, 1.0)
-        return self.converter.to_audio(spectrogram, seed=seed)[:num_samples]
-
-    def _join(self, codes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean and the scale of each pixel of the piece, both `(bins, frames)`, cross-faded."""
-        num_frames = self.converter.num_frames
-        weights = crossfade_weights(starts, num_frames)
-        loudness = np.zeros((self.converter.num_bins, int(starts[-1]) + num_frames), np.float32)
-        scales = np.zeros_like(loudness)
-        windows = zip(starts, weights, strict=True)
-        for batch in iterate_batches(codes, _BATCH_SIZE):
-            parameters = self.decoder(batch, training=False)
-            means = self.likelihood.mean(parameters).numpy()[..., 0]
-            spreads = self.likelihood.scale(parameters).numpy()[..., 0] if self.likelihood.per_pixel else 0 * means
-            for mean, spread, (start, weight) in zip(means, spreads, windows, strict=False):
-                loudness[:, start : start + num_frames] += weight * _to_loudness(mean, self.converter)
-                scales[:, start : start + num_frames] += weight * spread
-        return _from_loudness(loudness, self.converter), scales
-
-
-def _to_loudness(values: np.ndarray, converter: SpectrogramConverter) -> np.ndarray:
-    # Without a floor: means below it tell that texture should seldom rise above it.
-    if converter.scale == "linear":
-        return np.maximum(values, 0) ** np.float32(_LOUDNESS_EXPONENT)
-    return 10 ** ((values - 1) * np.float32(_LOUDNESS_EXPONENT * converter.dynamic_range / 20))
-
-
-def _from_loudness(loudness: np.ndarray, converter: SpectrogramConverter) -> np.ndarray:
-    if converter.scale == "linear":
-        return loudness ** np.float32(1 / _LOUDNESS_EXPONENT)
-    return 1 + np.log10(loudness) * np.float32(20 / (_LOUDNESS_EXPONENT * converter.dynamic_range))
+    def _fade_loops(self, ends: np.ndarray, components: np.ndarray, num_steps: int) -> np.ndarray:
+        """Return codes `(num_steps, latent_dim)` that repeat the first window and turn into repeats of the second."""
+        means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
+        first, second = (ends - means[:, None]) / scales[:, None]
+        first, second, share = fade_loops(first, second, num_steps)
+        mean, scale = ((1 - share) * start + share * end for start, end in (means, scales))
+        return (mean + scale * spherical_way(first, second, share)).astype(np.float32)

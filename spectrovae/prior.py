@@ -4,31 +4,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import sklearn.mixture
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from spectrovae.checks import check_positive_int, check_seed
 from spectrovae.metrics import LIVE_SHARE, live_components
 from spectrovae.scales import to_raw_scale, to_scale
-
-
-def stateless_seed(seed: int | None, generator: keras.random.SeedGenerator) -> tf.Tensor:
-    """Return the two-integer seed with which TensorFlow Probability draws the same numbers every time.
-
-    Args:
-        seed: An integer for a draw that repeats, or None for the next draw of `generator`.
-        generator: The `keras.random.SeedGenerator` that is asked when there is no seed.
-
-    Returns:
-        An int32 tensor of shape `(2,)`.
-
-    Raises:
-        ValueError: If `seed` is a negative number or no integer.
-    """
-    if seed is None:
-        return tf.cast(generator.next(), tf.int32)
-    check_seed("seed", seed)
-    return tf.constant([seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF], tf.int32)
+from spectrovae.seeds import stateless_seed
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -161,21 +144,24 @@ class GaussianMixturePrior(keras.layers.Layer):
         Raises:
             ValueError: If an argument is out of its range, or the layer has not seen a code yet.
         """
-        if not self.built:
-            raise ValueError("The prior does not know its `latent_dim` yet. Call it on codes, or build it, first.")
-        check_positive_int("num_samples", num_samples)
-        if not temperature >= 0:
-            raise ValueError(f"`temperature` must be 0 or more. Received: temperature={temperature!r}")
+        self._check_draw(num_samples, component, temperature)
         pair = stateless_seed(seed, self.seed_generator)
         if component is None:
             return self.distribution(temperature).sample(num_samples, seed=pair)
-        if component not in range(self.num_components):
-            raise ValueError(
-                f"`component` must be an integer from 0 to {self.num_components - 1}, or None for the whole "
-                f"mixture. Received: component={component!r}"
-            )
         scales = self.scales[component] * temperature
         return tfd.MultivariateNormalDiag(self.means[component], scales).sample(num_samples, seed=pair)
+
+    def fit(self, codes: np.ndarray, seed: int | None = None) -> None:
+        """Fit the mixture to codes by expectation maximisation.
+
+        Args:
+            codes: Shape `(num_codes, latent_dim)`, as many as components at least.
+            seed: Integer that makes the result repeat.
+        """
+        mixture = sklearn.mixture.GaussianMixture(
+            self.num_components, covariance_type="diag", reg_covar=1e-4, random_state=seed
+        ).fit(codes)
+        self.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_), mixture.weights_)
 
     def assign_mixture(self, means: np.ndarray, scales: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Set the mixture to one that was fitted elsewhere.
@@ -242,6 +228,18 @@ class GaussianMixturePrior(keras.layers.Layer):
             "min_scale": self.min_scale,
             "seed": self.seed,
         }
+
+    def _check_draw(self, num_samples: int, component: int | None, temperature: float) -> None:
+        if not self.built:
+            raise ValueError("The prior does not know its `latent_dim` yet. Call it on codes, or build it, first.")
+        check_positive_int("num_samples", num_samples)
+        if not temperature >= 0:
+            raise ValueError(f"`temperature` must be 0 or more. Received: temperature={temperature!r}")
+        if component is not None and component not in range(self.num_components):
+            raise ValueError(
+                f"`component` must be an integer from 0 to {self.num_components - 1}, or None for the whole "
+                f"mixture. Received: component={component!r}"
+            )
 
     def _build_for(self, codes: tf.Tensor) -> None:
         if not self.built:

@@ -90,8 +90,7 @@ def find_styles(model: Objective, collection: EncodedCollection) -> Styles:
               4     75 %     25 %  all
     """
     shares = np.asarray(model.prior.responsibilities(collection.codes), np.float64)  # (num_windows, num_components)
-    components = model.prior.distribution().components_distribution
-    densities = components.log_prob(collection.codes[:, None]).numpy()  # (num_windows, num_components)
+    log_probs = np.asarray(model.prior.log_prob(collection.codes))
     indices: dict[Path, int] = {}
     files = np.array([indices.setdefault(position.path, len(indices)) for position in collection.positions])
     paths = tuple(indices)
@@ -101,7 +100,9 @@ def find_styles(model: Objective, collection: EncodedCollection) -> Styles:
     typical: list[WindowPosition | None] = []
     for component in range(model.num_components):
         own = np.flatnonzero(owner == component)
-        best = own[densities[own, component].argmax()] if len(own) else None
+        # By the rule of Bayes this is the density under the component, but for what is the same for all windows.
+        densities = np.log(shares[own, component]) + log_probs[own]
+        best = own[densities.argmax()] if len(own) else None
         typical.append(None if best is None else collection.positions[best])
     names = tuple(model.component_name(component) for component in range(model.num_components))
     return Styles(names, paths, num_windows, sums / num_windows[:, None], tuple(typical))
@@ -110,7 +111,8 @@ def find_styles(model: Objective, collection: EncodedCollection) -> Styles:
 def typical_windows(model: Objective) -> np.ndarray:
     """Return the window in the middle of each component, without texture, `(num_components, bins, frames, 1)`.
 
-    It is `model.generate(1, component, temperature=0, texture=0)` for each of them.
+    It is `model.generate(1, component, temperature=0, texture=0)` for each of them; where there are several codes along
+    a window, the mean code of the component, held.
 
     Args:
         model: A trained model.
@@ -120,4 +122,5 @@ def typical_windows(model: Objective) -> np.ndarray:
         >>> typical_windows(model).shape
         (3, 32, 32, 1)
     """
-    return model.decode(model.prior.means.numpy())
+    means = model.prior.means.numpy()
+    return model.decode(means if model.latent_steps == 1 else means[:, None].repeat(model.latent_steps, axis=1))

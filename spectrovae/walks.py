@@ -44,10 +44,24 @@ def walk_through(points: ArrayLike, num_steps: int, spherical: bool = True) -> n
     share = (positions - left)[:, None]
     share = share - np.sin(2 * np.pi * share) / (2 * np.pi)  # the speed is zero at each point: no sharp turns
     start, end = array[left], array[np.minimum(left + 1, len(array) - 1)]
-    return _spherical(start, end, share) if spherical else (1 - share) * start + share * end
+    return spherical_way(start, end, share) if spherical else (1 - share) * start + share * end
 
 
-def _spherical(start: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
+def spherical_way(start: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Goes from points to others around zero, as `walk_through` does between two.
+
+    Args:
+        start: Shape `(num_points, dimensions)`.
+        end: The same.
+        share: How far to go, from 0 to 1, shape `(num_points, 1)`.
+
+    Returns:
+        Shape `(num_points, dimensions)`.
+
+    Example:
+        >>> spherical_way(np.array([[2.0, 0.0]]), np.array([[0.0, 2.0]]), np.array([[0.5]])).round(3)
+        array([[1.414, 1.414]])
+    """
     lengths = [np.linalg.norm(side, axis=1, keepdims=True) for side in (start, end)]
     directions = [side / np.maximum(length, 1e-12) for side, length in zip((start, end), lengths, strict=True)]
     angle = np.arccos(np.clip(np.sum(directions[0] * directions[1], axis=1, keepdims=True), -1, 1))
@@ -56,6 +70,31 @@ def _spherical(start: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.ndar
     weights = [np.where(turns, np.sin(part * angle) / sine, part) for part in (1 - share, share)]
     radius = (1 - share) * lengths[0] + share * lengths[1]
     return radius * (weights[0] * directions[0] + weights[1] * directions[1])
+
+
+def fade_loops(first: np.ndarray, second: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Repeats two sequences and tells how to fade from one to the other.
+
+    Args:
+        first: Shape `(length, dimensions)`. Its first repeat is heard alone, where there is room.
+        second: The same. It ends with a whole repeat, which is heard alone too.
+        num_steps: Length of the whole.
+
+    Returns:
+        The two loops, `(num_steps, dimensions)`, and the share of the second, from 0 to 1, `(num_steps, 1)`.
+
+    Example:
+        >>> first, second, share = fade_loops(np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]]), num_steps=5)
+        >>> first.ravel().tolist(), second.ravel().tolist(), share.ravel().tolist()
+        ([1.0, 2.0, 1.0, 2.0, 1.0], [4.0, 3.0, 4.0, 3.0, 4.0], [0.0, 0.0, 0.5, 1.0, 1.0])
+    """
+    steps = np.arange(num_steps)
+    length = len(first)
+    if num_steps > 2 * length:
+        share = np.clip((steps - length + 0.5) / (num_steps - 2 * length), 0, 1)
+    else:
+        share = np.linspace(0, 1, num_steps)
+    return first[steps % length], second[(steps - num_steps) % length], share[:, None]
 
 
 def window_starts(num_frames: int, window_frames: int, min_overlap: int) -> np.ndarray:

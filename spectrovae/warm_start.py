@@ -1,19 +1,20 @@
 """The start in closed form: what `adapt` reads off the data before the first gradient step."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import sklearn.mixture
 
 from spectrovae.batching import limited_batches
 from spectrovae.callbacks import optimizer_follows
 from spectrovae.likelihood import GaussianLikelihood, Likelihood
-from spectrovae.linear import LinearOptimum, fit_linear_optimum
+from spectrovae.linear import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
 from spectrovae.posterior import raw_posterior_scales
 from spectrovae.prior import GaussianMixturePrior
 from spectrovae.texture import Texture
+from spectrovae.workers import computed_once
 
 NUM_PASSES = 3
 """How often `adapt` walks over a dataset by default: most of what many walks give, in seconds."""
@@ -23,6 +24,8 @@ MAX_PASSES = 9
 
 WINDOWS_PER_PASS = 1024
 """How many windows `adapt` uses at most for each walk."""
+
+_MAX_POOL_SIZE = 16  # frames that are averaged where the model has no linear path to say it
 
 
 def num_passes_for(num_epochs: int) -> int:
@@ -45,6 +48,7 @@ class WarmStart:
     texture: Texture
     posterior: str
     latent_dim: int
+    latent_steps: int
     seed: int | None
     num_adapted_windows: keras.Variable
     trainable_variables: list[keras.Variable]
@@ -55,7 +59,7 @@ class WarmStart:
     @property
     def adapted(self) -> bool:
         """Whether `adapt` has been called on this model, in this process or before it was saved."""
-        return int(self.num_adapted_windows) > 0
+        return int(self.num_adapted_windows.numpy()) > 0
 
     @property
     def can_adapt(self) -> bool:
@@ -63,6 +67,7 @@ class WarmStart:
         has_linear_path = any(layer.name == "linear_mean" for layer in self.encoder.layers)
         return has_linear_path and isinstance(self.likelihood, GaussianLikelihood)
 
+    @computed_once
     def adapt(
         self,
         x: Any,
@@ -108,10 +113,28 @@ class WarmStart:
         if max_windows is None:
             max_windows = num_passes * WINDOWS_PER_PASS
         batches = self._limited(x, num_passes, max_windows, batch_size, verbose)
-        pool_size = self.encoder.get_layer("linear_pooling").pool_size[0]
-        optimum = fit_linear_optimum(batches, self.latent_dim, pool_size, time_reversal, seed=self.seed)
-        self.start_from(optimum, x, batch_size=batch_size)
+        self.start_from(self.linear_optimum(batches, time_reversal), x, batch_size=batch_size)
 
+    def linear_optimum(self, batches: Iterable[np.ndarray], time_reversal: bool = True) -> LinearOptimum:
+        """Return the linear optimum that `adapt` starts from, or would start from if the model had a linear path.
+
+        Where there are several codes along a window, it is that of the parts of windows that each stands for
+        (`random_parts`).
+
+        Args:
+            batches: Arrays of windows, shape `(batch, bins, frames, 1)`.
+            time_reversal: Whether to use every window backwards as well.
+        """
+        pool_size = math.gcd(self.encoder.input_shape[2] // self.latent_steps, _MAX_POOL_SIZE)
+        if self.can_adapt:
+            pool_size = self.encoder.get_layer("linear_pooling").pool_size[0]
+        parts = random_parts(batches, self.latent_steps, self.seed)
+        num_residual_windows = 128 * min(self.latent_steps, PARTS_PER_WINDOW)
+        return fit_linear_optimum(
+            parts, self.latent_dim, pool_size, time_reversal, num_residual_windows, seed=self.seed
+        )
+
+    @computed_once
     def start_from(self, optimum: LinearOptimum, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
         """Start from a linear optimum that is known already; `adapt` is this after computing it.
 
@@ -126,7 +149,8 @@ class WarmStart:
         self.refit_prior(x, max_windows, batch_size)
         if self.likelihood.per_pixel:
             self.refit_texture(x, batch_size=batch_size)
-        self.num_adapted_windows.assign(optimum.num_windows)
+        num_parts = min(self.latent_steps, PARTS_PER_WINDOW)
+        self.num_adapted_windows.assign(optimum.num_windows // num_parts)
 
     def _limited(
         self, x: Any, num_passes: int, max_windows: int, batch_size: int, verbose: int
@@ -154,6 +178,7 @@ class WarmStart:
             bias = np.concatenate([np.zeros_like(deviations), deviations])
             self.decoder.get_layer("deep_window").bias.assign(bias)
 
+    @computed_once
     def refit_prior(self, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
         """Fit the mixture prior anew to the codes of windows, by expectation maximisation.
 
@@ -177,13 +202,11 @@ class WarmStart:
         # Several draws of each code where there are few: every component needs some.
         num_draws = int(np.ceil(20 * self.prior.num_components / len(mean)))
         noise = np.random.default_rng(self.seed).standard_normal((num_draws, *mean.shape))
-        codes = (mean + scale * noise).reshape(-1, mean.shape[-1])
-        mixture = sklearn.mixture.GaussianMixture(
-            self.prior.num_components, covariance_type="diag", reg_covar=1e-4, random_state=self.seed
-        ).fit(codes)
+        codes = (mean + scale * noise).reshape(-1, *mean.shape[1:])
         with optimizer_follows(getattr(self, "optimizer", None), self.prior.trainable_variables):
-            self.prior.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_), mixture.weights_)
+            self.prior.fit(codes, self.seed)
 
+    @computed_once
     def refit_texture(self, x: Any, max_windows: int = 128, batch_size: int = 32) -> None:
         """Fit the texture anew to the residuals of windows.
 

@@ -17,9 +17,11 @@ from spectrovae.model import FORMAT_VERSION
 
 FOLDER = Path(__file__).with_name("golden")
 SETTINGS = {
-    "temporal": {"latent_dim": 3, "num_components": 2, "width": 8, "posterior": "full", "component_names": ["a", "b"]},
-    "classic": {"latent_dim": 3, "num_components": 2, "posterior": "diagonal", "likelihood": "bernoulli"},
+    "temporal": {"width": 8, "posterior": "full", "component_names": ["a", "b"]},
+    "sequence": {"width": 8, "latent_steps": 4},
+    "classic": {"architecture": "classic", "likelihood": "bernoulli"},
 }
+"""What each model has of its own."""
 
 
 def golden_windows() -> np.ndarray:
@@ -28,31 +30,33 @@ def golden_windows() -> np.ndarray:
     return np.stack([0.5 + 0.4 * np.sin(bins / 3 + frames / (5 + k)) for k in (0, 4)])[..., None].astype(np.float32)
 
 
-def make_model(architecture: str) -> SpectroVAE:
+def make_model(name: str) -> SpectroVAE:
     converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
-    settings = SETTINGS[architecture] | {"architecture": architecture, "converter": converter, "seed": 0}
-    model = SpectroVAE(converter.window_shape, decoder_depth=2, **settings)
+    settings = {"latent_dim": 3, "num_components": 2, "decoder_depth": 2, "latent_steps": 1} | SETTINGS[name]
+    model = SpectroVAE(converter.window_shape, converter=converter, seed=0, **settings)
     pattern = np.float32([0.9, -0.5, 0.3, 0.2, -0.8, 0.5, -0.4, 0.1, -0.3, 0.6, 0.7])
     for weight in model.weights:
-        if weight.dtype == "float32" and weight.ndim:
+        if "lowest" in weight.path or "highest" in weight.path:
+            weight.assign(np.full(weight.shape, -2.0 if "lowest" in weight.path else 2.0))
+        elif weight.dtype == "float32" and weight.ndim:
             values = np.resize(pattern, weight.shape) / np.sqrt(np.prod(weight.shape[:-1]))
             weight.assign(np.abs(values) if "variance" in weight.path else values)
     return model
 
 
-def write(architecture: str) -> None:
-    path = FOLDER / f"{architecture}_{FORMAT_VERSION}.keras"
+def write(name: str) -> None:
+    path = FOLDER / f"{name}_{FORMAT_VERSION}.keras"
     if path.exists():
         return
-    model = make_model(architecture)
+    model = make_model(name)
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "model.keras"))
         with (
             zipfile.ZipFile(Path(folder, "model.keras")) as saved,
             zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as small,
         ):
-            for name in saved.namelist():
-                small.writestr(name, saved.read(name))
+            for member in saved.namelist():
+                small.writestr(member, saved.read(member))
     windows = golden_windows()
     np.savez_compressed(
         path.with_suffix(".npz"),

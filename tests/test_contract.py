@@ -8,14 +8,20 @@ import pytest
 
 import spectrovae
 from spectrovae import GaussianMixturePrior, SpectrogramConverter, SpectroVAE
+from spectrovae.blocks import LinearUpsampling1D
 from spectrovae.callbacks import KLWarmup, ReviveComponents
 from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
 from spectrovae.metrics import ComponentPerplexity, NumLiveComponents
 from spectrovae.optimizer import LinearWarmup
+from spectrovae.sequence_prior import SequencePrior
+from spectrovae.transitions import Transitions
 
 TABLE = {
     SpectrogramConverter: {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32},
     GaussianMixturePrior: {"num_components": 3, "learn_weights": True, "min_scale": 0.01, "seed": 1},
+    SequencePrior: {"num_components": 3, "learn_weights": True, "min_scale": 0.01, "seed": 1, "num_experts": 2},
+    Transitions: {"latent_dim": 3, "num_experts": 2, "memory": 5, "min_scale": 0.01},
+    LinearUpsampling1D: {"size": 4},
     GaussianLikelihood: {"per_pixel": True, "min_scale": 0.02, "initial_scale": 0.2},
     BernoulliLikelihood: {},
     ContinuousBernoulliLikelihood: {"max_logit": 50.0},
@@ -30,6 +36,7 @@ TABLE = {
         "num_components": 2,
         "decoder_depth": 2,
         "width": 4,
+        "latent_steps": 4,
         "component_names": ["strings", "drums"],
     },
 }
@@ -68,11 +75,16 @@ def test_class_is_registered_with_keras(cls, arguments):
     assert keras.saving.get_registered_name(cls) == f"spectrovae>{cls.__name__}"
 
 
-@LAYERS
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [case for case in LAYERS.args[1] if case[0].call is not keras.layers.Layer.call],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_weights_survive_saving(cls, arguments, tmp_path):
     layer = cls(**arguments)
     example = np.random.default_rng(0).uniform(size=(2, 32, 32, 1)).astype(np.float32)
-    example = example[:, 0, :3, 0] if cls is GaussianMixturePrior else example
+    example = {GaussianMixturePrior: example[:, 0, :3, 0]}.get(cls, example)
+    example = example[..., 0] if cls in (SequencePrior, LinearUpsampling1D) else example
     inputs = keras.Input(example.shape[1:])
     model = layer if isinstance(layer, keras.Model) else keras.Model(inputs, layer(inputs))
     expected = model(example)

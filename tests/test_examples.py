@@ -22,6 +22,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 WINDOW = {"sample-rate": 8000, "n-fft": 64, "hop-length": 16, "num-frames": 32}
 MODEL = {"latent-dim": 4, "num-components": 2, "decoder-depth": 2, "width": 8, "seed": 0}
 WINDOW_LENGTH = 32 * 16
+# Of models that have hardly been trained.
+LOUD = pytest.mark.filterwarnings("ignore:The peak was over 1")
 
 
 def run(name: str, *arguments: object, **options: object) -> None:
@@ -79,6 +81,14 @@ def trained(recordings, tmp_path_factory) -> Path:
     """The folder of a training of two epochs."""
     output = tmp_path_factory.mktemp("trained")
     run_train(recordings, output, epochs=2, validation_split=0.3, num_samples=2)
+    return output
+
+
+@pytest.fixture(scope="module")
+def sequences(recordings, tmp_path_factory) -> Path:
+    """The folder of a training of one epoch of a model with four codes along a window."""
+    output = tmp_path_factory.mktemp("sequences")
+    run_train(recordings, output, epochs=1, validation_split=0.3, num_samples=2, latent_steps=4)
     return output
 
 
@@ -212,6 +222,61 @@ def test_interpolate_morphs_without_seams(trained, recordings, tmp_path):
     assert (tmp_path / "one" / "walk.flac").read_bytes() == walk.read_bytes()
     with pytest.raises(SystemExit):
         run("interpolate", trained / "model.keras", *ends, duration=0.5, num_steps=3)
+
+
+@LOUD
+def test_continue_goes_on_where_a_recording_ends(sequences, recordings, tmp_path, capsys):
+    assert "in 4 codes along a window" in assert_is_complete(sequences, 2, WINDOW_LENGTH, 8000)
+    recording = recordings / "piece_00.wav"
+    original = soundfile.read(recording)[0]
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        output = tmp_path / name / "continued.wav"
+        run("continue", sequences / "model.keras", recording, at=1.0, duration=0.5, output=output, seed=seed)
+        assert_is_sound(output, 8000 + 4000, 8000)
+        assert_is_picture(output.with_suffix(".png"))
+    assert "(1.5 s, from 1.0 s on the model's own)" in capsys.readouterr().out
+    one, same, other = (soundfile.read(tmp_path / name / "continued.wav")[0] for name in ("one", "same", "other"))
+    np.testing.assert_array_equal(one, same)
+    # All but the fade is the recording, and where it is left the level stays.
+    kept = 8000 - WINDOW_LENGTH
+    assert np.corrcoef(one[:kept], original[:kept])[0, 1] > 0.9999
+    assert np.abs(one - other)[8000:].max() > 1e-3
+    levels = [np.sqrt(np.mean(np.square(one[start : start + 512]))) for start in (8000 - 1024, 8000 - 512, 8000)]
+    assert min(levels) > 0.2 * max(levels)
+    options = {"past": 0.1, "overlap": 0.02, "component": 1}
+    run("continue", sequences / "model.keras", recording, duration=0.5, output=output, **options)
+    assert_is_sound(output, 800 + 4000, 8000)
+
+
+@LOUD
+def test_continue_tells_what_is_wrong(trained, sequences, recordings, tmp_path, capsys):
+    for model, options, message in (
+        (trained, {}, "one code for a window"),
+        (sequences, {"past": 0.01, "overlap": 0.02}, "--overlap is longer than what is kept"),
+        (sequences, {"at": 0}, "holds no sound, or none before --at"),
+    ):
+        with pytest.raises(SystemExit):
+            run("continue", model / "model.keras", recordings / "piece_00.wav", output=tmp_path / "x.wav", **options)
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.wav").exists()
+    short = tmp_path / "short.wav"
+    soundfile.write(short, 0.3 * np.sin(np.arange(300)), 8000)
+    run("continue", sequences / "model.keras", short, duration=0.1, output=tmp_path / "x.wav", seed=0)
+    assert_is_sound(tmp_path / "x.wav", 300 + 800, 8000)
+
+
+@LOUD
+def test_models_of_several_codes_do_what_others_do(sequences, recordings, tmp_path):
+    model, ends = sequences / "model.keras", (recordings / "piece_00.wav", recordings / "piece_01.wav")
+    run("generate", model, output=tmp_path, duration=0.5, num_samples=1, seed=4, compare=recordings)
+    sound = soundfile.read(tmp_path / "generated_1.wav")[0]
+    np.testing.assert_allclose(sound, keras.saving.load_model(model).generate_audio(0.5, seed=4), atol=1e-4)
+    for options, num_samples in (({"duration": 0.5}, 4000), ({"num_steps": 3}, 3 * WINDOW_LENGTH)):
+        run("interpolate", model, *ends, output=tmp_path / "walk.wav", seed=0, **options)
+        assert_is_sound(tmp_path / "walk.wav", num_samples, 8000)
+    run("similar", model, recordings, ends[0], num=2, output=tmp_path / "similar.html")
+    run("styles", model, recordings, output=tmp_path / "styles")
+    assert (tmp_path / "styles" / "index.html").exists() and (tmp_path / "similar.html").exists()
 
 
 def test_judge_compares_models_and_folders(trained, recordings, tmp_path, capsys):

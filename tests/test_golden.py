@@ -13,9 +13,9 @@ from spectrovae.model import FORMAT_VERSION
 FILES = sorted(FOLDER.glob("*.keras"))
 
 
-def test_each_architecture_has_a_file_of_this_format():
+def test_each_kind_of_model_has_a_file_of_this_format():
     names = {path.name for path in FILES}
-    assert {f"{architecture}_{FORMAT_VERSION}.keras" for architecture in SETTINGS} <= names
+    assert {f"{name}_{FORMAT_VERSION}.keras" for name in SETTINGS} <= names
     assert max(path.stat().st_size for path in FILES) < 200_000
 
 
@@ -29,6 +29,13 @@ def test_model_gives_what_it_gave(path):
         generated = model.generate(1, component=1, seed=1, texture=0)
         np.testing.assert_allclose(generated, expected["generated"], atol=2e-3)
     assert model.converter.sample_rate == 8000
+
+
+def test_sequences_are_understood_and_go_on():
+    (path,) = FOLDER.glob(f"sequence_{FORMAT_VERSION}.keras")
+    model = keras.saving.load_model(path)
+    assert model.latent_steps == 4 and model.encode(golden_windows()).shape == (2, 4, 3)
+    assert model.generate(1, seed=0, duration=0.2, texture=0).shape == (1, 32, 100, 1)
 
 
 def test_a_newer_format_is_told(tmp_path):

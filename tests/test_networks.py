@@ -1,6 +1,8 @@
+import keras
 import numpy as np
 import pytest
 
+from spectrovae.blocks import LinearUpsampling1D
 from spectrovae.decoder import build_decoder
 from spectrovae.encoder import ARCHITECTURES, build_encoder
 from spectrovae.linear import interpolate_frames
@@ -51,6 +53,48 @@ def test_temporal_encoder_is_linear_in_the_averaged_window(windows):
     np.testing.assert_array_equal(encoder(windows)[:, 3:], 0)
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_upsampling_is_linear_interpolation_between_the_middles(size, num_steps):
+    sequence = np.random.default_rng(0).normal(size=(2, num_steps, 3)).astype(np.float32)
+    middles = (np.arange(num_steps) + 0.5) * size - 0.5
+    upsampled = LinearUpsampling1D(size)(sequence)
+    assert upsampled.shape == (2, size * num_steps, 3)
+    for rows, result in zip(sequence, upsampled.numpy(), strict=True):
+        for channel in range(3):
+            expected = np.interp(np.arange(size * num_steps), middles, rows[:, channel])
+            np.testing.assert_allclose(result[:, channel], expected, atol=1e-5)
+
+
+def test_upsampling_takes_sequences_of_any_length():
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, LinearUpsampling1D(4)(inputs))
+    assert model.output_shape == (None, None, 3)
+    for num_steps in (1, 5):
+        assert model(np.zeros((2, num_steps, 3), np.float32)).shape == (2, 4 * num_steps, 3)
+    with pytest.raises(ValueError, match="size=0"):
+        LinearUpsampling1D(0)
+
+
+def test_each_code_is_read_off_its_own_part_of_the_window(windows):
+    encoder = build_encoder((32, 32, 1), 3, depth=2, latent_steps=4)
+    parameters = encoder(windows).numpy()
+    assert parameters.shape == (48, 4, 6)
+    # The same weights for all: a window whose parts come in another order has its codes in that order.
+    parts = [windows[:, :, start : start + 8] for start in (16, 0, 24, 8)]
+    np.testing.assert_allclose(encoder(np.concatenate(parts, axis=2)), parameters[:, [2, 0, 3, 1]], atol=1e-5)
+
+
+def test_decoder_of_several_codes_takes_any_number_of_them():
+    decoder = build_decoder((32, 32, 1), 3, 2, depth=2, width=8, latent_steps=4)
+    assert decoder.output_shape == (None, 32, None, 2)
+    kernel = decoder.get_layer("linear_window").kernel.numpy()
+    for num_steps in (1, 4, 9):
+        codes = np.random.default_rng(0).normal(size=(5, num_steps, 3)).astype(np.float32)
+        steps = (codes @ kernel).reshape(5, 2 * num_steps, 32)
+        np.testing.assert_allclose(decoder(codes)[..., :1], interpolate_frames(steps, 4), atol=1e-5)
+
+
 def test_deep_path_of_the_decoder_starts_at_zero():
     decoder = build_decoder((32, 32, 1), 3, depth=2, width=8)
     codes = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
@@ -69,6 +113,13 @@ def test_deep_path_of_the_decoder_starts_at_zero():
         ),
         ({"input_shape": (32, 32), "depth": 2}, r"\(bins, frames, 1\).*\(32, 32\)"),
         ({"input_shape": (32, 32, 1), "depth": 0}, "depth=0"),
+        ({"input_shape": (32, 32, 1), "depth": 2, "latent_steps": 0}, "latent_steps=0"),
+        ({"input_shape": (32, 32, 1), "depth": 2, "latent_steps": 3}, "divisor of 8.*latent_steps=3"),
+        ({"input_shape": (32, 32, 1), "depth": 4, "latent_steps": 4}, "divisor of 2.*latent_steps=4"),
+        (
+            {"input_shape": (32, 32, 1), "depth": 2, "latent_steps": 2, "architecture": "classic"},
+            "one code.*latent_steps=2",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(arguments, message):

@@ -1,8 +1,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from spectrovae.optimizer import LinearWarmup, default_optimizer
+from spectrovae.optimizer import ArrayAdam, LinearWarmup, default_optimizer
 
 
 def test_rate_rises_to_its_value_and_stays():
@@ -26,6 +27,18 @@ def test_optimizer_survives_saving_with_the_model(make_model, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
+
+
+def test_adam_on_arrays_is_that_of_keras():
+    generator = np.random.default_rng(0)
+    starts, gradients = generator.normal(size=(2, 3)), generator.normal(size=(20, 2, 3)) * [0.1, 1, 100]
+    ours, theirs = ([keras.Variable(start) for start in starts] for _ in range(2))
+    plain, optimizer = ArrayAdam(ours, 0.01, clipnorm=5.0), keras.optimizers.Adam(0.01, clipnorm=5.0)
+    for pair in gradients:
+        plain.apply(pair)
+        optimizer.apply([tf.constant(gradient, tf.float32) for gradient in pair], theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4)
 
 
 def test_errors_say_what_came():

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from spectrovae import GaussianMixturePrior, SpectrogramConverter
 from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+from spectrovae.linear import cut_windows
 from spectrovae.posterior import MIN_SCALE, num_posterior_parameters, posterior_distribution
+from spectrovae.sequence_prior import SequencePrior
 
 FEW = settings(
     max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -108,6 +110,52 @@ def test_samples_of_mixtures(prior, seed, num_samples):
     assert shares.shape == (num_samples, prior.num_components)
     np.testing.assert_allclose(tf.reduce_sum(shares, axis=-1), 1, atol=1e-5)
     assert prior.log_prob(tf.reshape(samples, (1, num_samples, 3))).shape == (1, num_samples)
+
+
+@st.composite
+def sequence_priors(draw, num_steps: int, latent_dim: int) -> SequencePrior:
+    prior = SequencePrior(
+        draw(st.integers(1, 4)), learn_weights=True, seed=draw(SEEDS), num_experts=draw(st.integers(1, 3))
+    )
+    prior.build((None, num_steps, latent_dim))
+    generator = np.random.default_rng(prior.seed)
+    shape = (prior.num_components, latent_dim)
+    scales = np.exp(generator.uniform(np.log(0.2), np.log(3), shape))
+    prior.assign_mixture(generator.uniform(-4, 4, shape), scales, generator.uniform(0.01, 1, prior.num_components))
+    prior.offsets.assign(generator.uniform(-2, 2, shape))
+    for weight in prior.transitions.trainable_variables:
+        weight.assign(generator.uniform(-1, 1, weight.shape))
+    prior.transitions.coefficients.assign(generator.uniform(-0.1, 0.1, prior.transitions.coefficients.shape))
+    return prior
+
+
+@FEW
+@given(sequence_priors(2, 1))
+def test_mixtures_of_sequences_integrate_to_one(prior):
+    points, volume = grid(2, 25, 401)
+    assert np.exp(prior.log_prob(points[..., None])).sum() * volume == pytest.approx(1, abs=1e-3)
+
+
+@FEW
+@given(sequence_priors(5, 3), SEEDS, st.integers(1, 20), st.integers(1, 12))
+def test_samples_of_sequences(prior, seed, num_samples, num_steps):
+    samples = prior.sample(num_samples, seed=seed, num_steps=num_steps)
+    assert samples.shape == (num_samples, num_steps, 3) and np.isfinite(samples).all()
+    np.testing.assert_array_equal(samples, prior.sample(num_samples, seed=seed, num_steps=num_steps))
+    shares = prior.responsibilities(samples)
+    assert shares.shape == (num_samples, prior.num_components)
+    np.testing.assert_allclose(tf.reduce_sum(shares, axis=-1), 1, atol=1e-5)
+    assert np.isfinite(prior.log_prob(samples[None])).all() and prior.log_prob(samples[None]).shape == (1, num_samples)
+    first = prior.sample(num_samples, component=0, temperature=0, seed=seed, num_steps=1)
+    np.testing.assert_allclose(first[:, 0], np.tile(prior.means[0], (num_samples, 1)), atol=1e-5)
+
+
+@FEW
+@given(st.integers(1, 4), st.integers(1, 9), SEEDS)
+def test_cut_windows_are_whole(num_parts, frames_per_part, seed):
+    windows = np.random.default_rng(seed).random((3, 2, num_parts * frames_per_part, 1), np.float32)
+    parts = cut_windows(windows, num_parts).reshape(3, num_parts, 2, frames_per_part, 1)
+    np.testing.assert_array_equal(np.concatenate(np.moveaxis(parts, 1, 0), axis=2), windows)
 
 
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])

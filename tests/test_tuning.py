@@ -55,6 +55,28 @@ def test_every_depth_that_is_proposed_can_be_built(shape, architecture):
             check_network(shape, architecture, depth)
 
 
+@pytest.mark.parametrize("depths", [(2, 3, 4, 5, 6), (6, 2), (6,), (1, 8)])
+@pytest.mark.parametrize("steps", [(1, 8, 32), (64, 1), (1,), (32, 100)])
+def test_every_combination_of_depth_and_codes_that_is_proposed_can_be_built(depths, steps):
+    choices = {"decoder_depth": depths, "latent_steps": steps}
+    try:
+        usable = buildable_choices((512, 512, 1), "temporal", choices)
+    except ValueError:
+        assert all(512 // 2**depth % number for depth in depths for number in steps)
+        return
+    for depth in usable["decoder_depth"]:
+        for number in usable["latent_steps"]:
+            check_network((512, 512, 1), "temporal", depth, number)
+    assert min(depths) in usable["decoder_depth"]
+    assert usable["latent_steps"] == [number for number in steps if 512 // 2 ** min(depths) % number == 0]
+
+
+def test_classic_models_have_one_code():
+    assert buildable_choices((64, 64, 1), "classic", {"latent_steps": [1, 4]})["latent_steps"] == [1]
+    with pytest.raises(ValueError, match="no value to choose for latent_steps.*one code"):
+        buildable_choices((64, 64, 1), "classic", {"latent_steps": [4]})
+
+
 def test_what_is_registered_before_has_precedence():
     hp = keras_tuner.HyperParameters()
     hp.Fixed("latent_dim", 77)
@@ -82,11 +104,12 @@ def test_objective_is_one_that_compares():
 
 
 def test_model_is_built_as_chosen(make_hypermodel):
-    hypermodel = make_hypermodel({"learning_rate": [1e-4, 3e-4], "posterior": ["diagonal", "full"]})
+    choices = {"learning_rate": [1e-4, 3e-4], "posterior": ["diagonal", "full"], "latent_steps": [1, 4]}
+    hypermodel = make_hypermodel(choices)
     for seed in range(3):
         hp = random_hyperparameters(hypermodel, seed)
         model = hypermodel.build(hp)
-        for name in ("latent_dim", "num_components", "decoder_depth", "width", "posterior"):
+        for name in ("latent_dim", "num_components", "decoder_depth", "width", "posterior", "latent_steps"):
             assert getattr(model, name) == hp.get(name)
         assert model.optimizer.get_config()["learning_rate"]["config"]["learning_rate"] == hp.get("learning_rate")
         assert model.seed == 0
@@ -147,6 +170,20 @@ def test_shared_start_is_that_of_the_model(make_model, windows):
         np.testing.assert_allclose(shared.reconstruct(windows), own.reconstruct(windows), atol=0.01)
         assert shared.adapted
     assert start.num_computed == 1
+
+
+def test_shared_start_of_several_codes_is_that_of_the_model(make_model, windows, tmp_path):
+    start, again = (SharedLinearStart([2, 4], tmp_path, seed=0) for _ in range(2))
+    for latent_steps, latent_dim in ((1, 4), (4, 2), (4, 4)):
+        shared, own = (make_model(latent_dim=latent_dim, latent_steps=latent_steps) for _ in range(2))
+        start.adapt(shared, windows)
+        own.adapt(windows, verbose=0)
+        np.testing.assert_allclose(shared.reconstruct(windows), own.reconstruct(windows), atol=0.01)
+        assert int(shared.num_adapted_windows) == len(windows)
+    again.adapt(own, windows)
+    np.testing.assert_array_equal(own.reconstruct(windows), shared.reconstruct(windows))
+    assert (start.num_computed, again.num_computed) == (2, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"pool_4.npz", "pool_4_steps_4.npz"}
 
 
 def test_shared_start_serves_other_processes(make_model, windows, tmp_path):

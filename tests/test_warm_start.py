@@ -4,6 +4,8 @@ import pytest
 import sklearn.decomposition
 import tensorflow as tf
 
+from spectrovae.linear import interpolate_frames
+
 
 def flatten(windows: np.ndarray) -> np.ndarray:
     return windows[..., 0].swapaxes(1, 2).reshape(len(windows), -1)
@@ -31,6 +33,30 @@ def test_adapted_model_is_probabilistic_pca(make_short_model, short_windows, pos
         for other in (projection, flatten(model.reconstruct(short_windows)))
     ]
     assert errors[1] == pytest.approx(errors[0], rel=0.01)
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+def test_adapted_model_of_several_codes_is_pca_of_the_parts(make_model, windows, posterior):
+    # Parts of 4 frames that do not change over time: averaging them loses nothing.
+    still = np.repeat(windows[:, :, [2, 10, 18, 26]], 4, axis=2)
+    model = make_model(
+        input_shape=(32, 16, 1), decoder_depth=2, converter=None, latent_dim=3, latent_steps=4, posterior=posterior
+    )
+    model.adapt(still, time_reversal=False, verbose=0)
+    assert int(model.num_adapted_windows) == len(still)
+    parts = still[:, :, ::4, 0].swapaxes(1, 2).reshape(-1, 32)
+    pca = sklearn.decomposition.PCA(3).fit(parts)
+    projection = pca.inverse_transform(pca.transform(parts)).reshape(-1, 4, 32)
+    # The decoder goes straight from the middle of each part to that of the next.
+    errors = [
+        np.sqrt(np.square(still - other).mean())
+        for other in (interpolate_frames(projection, 4), model.reconstruct(still))
+    ]
+    assert errors[1] == pytest.approx(errors[0], rel=0.01)
+    optimum = model.linear_optimum([still], time_reversal=False)
+    assert np.sqrt(optimum.noise_variance) == pytest.approx(np.std(parts - projection.reshape(-1, 32)), rel=0.02)
+    codes = model.encode(still).reshape(-1, 3)
+    np.testing.assert_allclose(np.abs(np.corrcoef(codes.T, pca.transform(parts).T)[:3, 3:]), np.eye(3), atol=0.01)
 
 
 def test_evidence_lower_bound_is_the_log_likelihood_of_scikit_learn(make_model, windows):

@@ -166,10 +166,11 @@ def _settings(options: argparse.Namespace) -> SweepSettings:
 
 def _tell_left_out(settings: SweepSettings) -> None:
     usable = settings.hypermodel().usable_choices
+    codes = f", for up to {max(usable['latent_steps'])} codes" if "latent_steps" in usable else ""
     for name, values in settings.choices.items():
         if left_out := [value for value in values if value not in usable[name]]:
             bins, frames, _ = settings.make_converter().window_shape
-            print(f"{name} {', '.join(map(str, left_out))} left out: windows are {bins} by {frames}.")
+            print(f"{name} {', '.join(map(str, left_out))} left out: windows are {bins} by {frames}{codes}.")
 
 
 def _option(name: str) -> str:

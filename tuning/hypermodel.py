@@ -30,7 +30,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
 
     For any tuner: `RandomSearch`, `BayesianOptimization`, `Hyperband`, `GridSearch`. A trial that can't be built,
     runs out of memory or ends in NaN is marked `FAILED` with the reason as its message, and the search goes on.
-    The linear start of the models is computed once for each depth and shared by the trials.
+    The linear start of the models is computed once for each depth and number of codes, and shared by the trials.
 
     Args:
         converter: The `SpectrogramConverter` that made the windows; by default one of standard settings.

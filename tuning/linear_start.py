@@ -12,13 +12,13 @@ import numpy as np
 from spectrovae import SpectroVAE
 from spectrovae.batching import limited_batches
 from spectrovae.files import replaced_when_complete
-from spectrovae.linear import LinearOptimum, fit_linear_optimum
+from spectrovae.linear import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
 from spectrovae.sampling import WindowSample
 from spectrovae.warm_start import NUM_PASSES, WINDOWS_PER_PASS
 
 
 class SharedLinearStart:
-    """`SpectroVAE.adapt` for many models on the same data: one decomposition for each depth.
+    """`SpectroVAE.adapt` for many models on the same data: one decomposition for each depth and number of codes.
 
     Principal directions do not depend on how many are kept, so that of the largest code serves all. What depends
     on it, the residual, is measured for each size on the same sample of windows. The prior is fitted for each
@@ -56,7 +56,7 @@ class SharedLinearStart:
         self.max_windows = max_windows
         self.num_computed = 0
         self._data: Any = None
-        self._optima: dict[tuple[int, int], LinearOptimum] = {}
+        self._optima: dict[tuple[int, int, int], LinearOptimum] = {}
 
     def adapt(self, model: SpectroVAE, x: Any) -> None:
         """Start a model from the linear optimum of a data set.
@@ -75,25 +75,28 @@ class SharedLinearStart:
         if self._data is not x:
             self._data, self._optima = x, {}
         pool_size = model.encoder.get_layer("linear_pooling").pool_size[0]
-        if (pool_size, model.latent_dim) not in self._optima:
-            self._load_or_compute(x, pool_size)
-        model.start_from(self._optima[pool_size, model.latent_dim], x, self.max_windows)
+        key = pool_size, model.latent_steps, model.latent_dim
+        if key not in self._optima:
+            self._load_or_compute(x, pool_size, model.latent_steps)
+        model.start_from(self._optima[key], x, self.max_windows)
 
-    def _load_or_compute(self, x: Any, pool_size: int) -> None:
-        file = None if self.folder is None else self.folder / f"pool_{pool_size}.npz"
+    def _load_or_compute(self, x: Any, pool_size: int, latent_steps: int) -> None:
+        name = f"pool_{pool_size}" if latent_steps == 1 else f"pool_{pool_size}_steps_{latent_steps}"
+        file = None if self.folder is None else self.folder / f"{name}.npz"
         if file is not None and file.exists():
             optima = _load(file)
         else:
-            optima = self._compute(x, pool_size)
+            optima = self._compute(x, pool_size, latent_steps)
             self.num_computed += 1
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 _save(file, optima)
-        self._optima |= {(pool_size, len(optimum.variances)): optimum for optimum in optima}
+        self._optima |= {(pool_size, latent_steps, len(optimum.variances)): optimum for optimum in optima}
 
-    def _compute(self, x: Any, pool_size: int) -> list[LinearOptimum]:
-        sample = WindowSample(size=128, seed=self.seed)
-        batches = sample.collect(limited_batches(x, self.num_passes, self.max_windows))
+    def _compute(self, x: Any, pool_size: int, latent_steps: int) -> list[LinearOptimum]:
+        sample = WindowSample(size=128 * min(latent_steps, PARTS_PER_WINDOW), seed=self.seed)
+        parts = random_parts(limited_batches(x, self.num_passes, self.max_windows), latent_steps, self.seed)
+        batches = sample.collect(parts)
         largest = fit_linear_optimum(batches, self.latent_dims[-1], pool_size, time_reversal=True, seed=self.seed)
         windows = np.stack(sample.windows)
         return [largest.truncated(latent_dim, windows) for latent_dim in self.latent_dims]

@@ -23,6 +23,7 @@ OPTIONAL_CHOICES: dict[str, tuple] = {
     "width": (128, 256, 512, 1024),
     "likelihood": ("gaussian", "heteroscedastic_gaussian"),
     "posterior": ("diagonal", "full"),
+    "latent_steps": (1, 8, 16, 32),
 }
 """What can be searched as well, with the values that are worth a try."""
 
@@ -40,7 +41,8 @@ def search_space(
 
     Args:
         hp: The `HyperParameters` of a trial. What is registered there under the same name has precedence.
-        input_shape: Shape of a window, `(bins, frames, 1)`. Depths that do not fit it are not proposed.
+        input_shape: Shape of a window, `(bins, frames, 1)`. Depths and numbers of codes that do not fit it are not
+            proposed, and neither are depths that do not fit all of the numbers of codes.
         architecture: `"temporal"` or `"classic"`.
         choices: For each argument the values to choose from, in addition to `DEFAULT_CHOICES` or instead of
             them. One value fixes the argument. `learning_rate` is no argument of the model: see
@@ -100,17 +102,28 @@ def buildable_choices(
     if unknown := set(choices) - set(known):
         raise ValueError(f"`choices` must be values of {sorted(known)}. Received: {sorted(unknown)}")
     usable = {name: list(dict.fromkeys(values)) for name, values in (DEFAULT_CHOICES | choices).items()}
-    reasons = {}
-    for depth in list(usable["decoder_depth"]):
+    reasons: dict[tuple, str] = {}
+
+    def fits(depth: int, latent_steps: int) -> bool:
         try:
-            check_network(input_shape, architecture, depth)
+            check_network(input_shape, architecture, depth, latent_steps)
         except ValueError as error:
-            usable["decoder_depth"].remove(depth)
-            reasons[depth] = str(error)
+            reasons[depth, latent_steps] = str(error)
+            return False
+        return True
+
+    depths = [depth for depth in usable["decoder_depth"] if fits(depth, 1)]
+    if "latent_steps" in usable and depths:
+        steps = [number for number in usable["latent_steps"] if any([fits(depth, number) for depth in depths])]
+        usable["latent_steps"] = steps
+        # The least depth fits whatever any fits. The others must fit all, since a tuner combines them freely.
+        depths = [depth for depth in depths if all(fits(depth, number) for number in steps)]
+    usable["decoder_depth"] = depths
     for name, values in usable.items():
         if not values:
             raise ValueError(
-                f"There is no value to choose for {name}. {' '.join(reasons.values())} Received: choices={choices}"
+                f"There is no value to choose for {name}. {' '.join(dict.fromkeys(reasons.values()))} "
+                f"Received: choices={choices}"
             )
     return usable
 

@@ -4,7 +4,8 @@
 
 Of the files, sorted by name, every fifth from the third on is held out; the score is taken on the first 128 of their
 consecutive windows. Each system is a process of its own, one after the other, all reading one cache. `--output` gets
-`results.json` and `rmse.png`, the held-out error over time; the table is printed.
+`results.json`, our models, and `rmse.png`, the held-out error over time; the table is printed. With `--judge`, another
+table tells how each sounds (`spectrovae.judging`).
 
 RMSE: root mean square error of the clipped reconstruction from the mean code, in dB. Distance: squared maximum mean
 discrepancy between 128 generated and the held-out windows; its zero line is that of the training windows.
@@ -26,6 +27,8 @@ from contenders import CONTENDERS, Ours
 from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.evaluation import evaluate_generation
 from spectrovae.files import find_audio_files
+from spectrovae.judgement import comparison_table
+from spectrovae.judging import judge_windows
 
 NUM_TEST_WINDOWS = 128
 
@@ -56,13 +59,21 @@ def measure_system(arguments: argparse.Namespace) -> dict[str, Any]:
     memory = peak_memory()
     keras.utils.clear_session()
     training = np.concatenate([batch for batch in dataset.take(16)])
-    report = evaluate_generation(system.generate(NUM_TEST_WINDOWS), test, training, converter)
-    return {
+    generated = system.generate(NUM_TEST_WINDOWS)
+    report = evaluate_generation(generated, test, training, converter)
+    result = {
         "history": history,
         "memory": memory,
         "distance": report.maximum_mean_discrepancy,
         "zero_line": report.maximum_mean_discrepancy_zero_line,
     }
+    if isinstance(system, Ours):
+        system.model.save(arguments.output / f"{arguments.system}.keras")
+    if arguments.judge:
+        textured = system.model.reconstruct(test, texture=1.0, seed=0) if isinstance(system, Ours) else None
+        judgement = judge_windows(test, system.reconstruct(test), generated, training, converter, textured)
+        result["judgement"] = comparison_table({arguments.system: judgement}).splitlines()[-1]
+    return result
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -93,6 +104,12 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
         )
 
 
+def print_judgements(results: dict[str, dict[str, Any]]) -> None:
+    """Print one row for each system that was judged."""
+    print("\n" + comparison_table({}))
+    print("\n".join(result["judgement"] for result in results.values()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--audio", required=True, help="folder of recordings")
@@ -102,6 +119,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"))
     parser.add_argument("--cache", type=Path, help="folder for decoded audio; by default one inside the output")
+    parser.add_argument("--judge", action="store_true", help="measure what is heard, too")
     parser.add_argument("--system", choices=CONTENDERS, help="measure this one in this process, print JSON")
     arguments = parser.parse_args()
     arguments.cache = arguments.cache or arguments.output / "cache"
@@ -117,6 +135,8 @@ def main() -> None:
     (arguments.output / "results.json").write_text(json.dumps(results, indent=1))
     draw(results, arguments.output / "rmse.png")
     print_table(results)
+    if arguments.judge:
+        print_judgements(results)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ class Clock(keras.callbacks.Callback):
 class Ours:
     """`SpectroVAE` as it comes; each epoch is measured with the average of its weights."""
 
-    def __init__(self, latent_dim: int, seed: int) -> None:
-        self.model = SpectroVAE(latent_dim=latent_dim, seed=seed)
+    def __init__(self, latent_dim: int, seed: int, **settings: int) -> None:
+        self.model = SpectroVAE(latent_dim=latent_dim, seed=seed, **settings)
         self.model.compile()
 
     def train(self, dataset: tf.data.Dataset, seconds: float, measure: Measure) -> None:
@@ -87,6 +87,13 @@ class Ours:
 
     def generate(self, num_samples: int) -> np.ndarray:
         return self.model.generate(num_samples, seed=0)
+
+
+class OursAlongTime(Ours):
+    """`SpectroVAE` with 32 codes of 32 numbers along a window, whatever the size that is asked for."""
+
+    def __init__(self, latent_dim: int, seed: int) -> None:
+        super().__init__(32, seed, latent_steps=32, decoder_depth=2)
 
 
 class Classic:
@@ -155,4 +162,4 @@ class Classic:
         return tf.sigmoid(self.decoder(codes, training=False)).numpy()
 
 
-CONTENDERS = {"classic": Classic, "pca": PrincipalComponents, "ours": Ours}
+CONTENDERS = {"classic": Classic, "pca": PrincipalComponents, "ours": Ours, "ours along time": OursAlongTime}

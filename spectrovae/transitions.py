@@ -1,0 +1,207 @@
+"""How a code follows from those before it."""
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+import sklearn.exceptions
+import sklearn.mixture
+import tensorflow as tf
+
+from spectrovae.checks import check_positive_int
+from spectrovae.scales import to_raw_scale, to_scale
+
+TIME_CONSTANTS = (1.5, 8.0, 64.0)
+"""In how many steps the summaries of the past forget, beside the last code itself."""
+
+_RIDGE = 10.0
+_NUM_RESIDUALS = 10_000
+_MAX_ITERATIONS = 30
+
+
+@keras.saving.register_keras_serializable(package="spectrovae")
+class Transitions(keras.layers.Layer):
+    """The density of a code given the codes before it: gated linear Gaussians.
+
+    The past is summarised by the last code and by running means of the last `memory` codes that forget at different
+    speeds, h in all. Where the sequence as a whole belongs to component k of a prior, which moves it by `b_k`,
+
+        p(z | past, k) = sum_j w_j N(z; A h + b_k + m_j, S_j),   w = softmax(G h + g).
+
+    A says what all music has in common, the experts j how it goes on: held, decaying, struck. They differ in what they
+    add, not in A: so no sequence of experts can make the codes grow without bound. Jacobs et al., "Adaptive mixtures
+    of local experts" (Neural Computation, 1991); Wong and Li, "On a mixture autoregressive model" (JRSS B, 2000).
+
+    Args:
+        latent_dim: Size of a code.
+        num_experts: Number of Gaussians, 1 or more.
+        memory: How many codes of the past are looked at.
+        min_scale: Floor of the standard deviations.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> transitions = Transitions(latent_dim=2, num_experts=3, memory=4)
+        >>> codes, offsets = tf.zeros((5, 4, 2)), tf.zeros((1, 2))
+        >>> transitions.log_prob(codes, offsets).shape
+        TensorShape([5, 1])
+    """
+
+    def __init__(
+        self, latent_dim: int, num_experts: int = 8, memory: int = 32, min_scale: float = 1e-3, **kwargs: Any
+    ) -> None:
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
+        self.num_experts = check_positive_int("num_experts", num_experts)
+        self.memory = check_positive_int("memory", memory)
+        self.min_scale = min_scale
+        num_summaries = (1 + len(TIME_CONSTANTS)) * latent_dim
+
+        def weight(name: str, *shape: int, value: float = 0.0, trainable: bool = True) -> keras.Variable:
+            initializer = keras.initializers.Constant(value)
+            return self.add_weight(shape=shape, initializer=initializer, trainable=trainable, name=name)
+
+        self.coefficients = weight("coefficients", num_summaries, latent_dim)
+        self.gate_kernel = weight("gate_kernel", num_summaries, num_experts)
+        self.gate_bias = weight("gate_bias", num_experts)
+        self.means = weight("means", num_experts, latent_dim)
+        self.correlations = weight("correlations", num_experts, latent_dim, latent_dim)
+        raw_scale = float(to_raw_scale(1.0, min_scale))
+        self.raw_scales = weight("raw_scales", num_experts, latent_dim, value=raw_scale)
+        self.lowest = weight("lowest", latent_dim, value=-np.inf, trainable=False)
+        self.highest = weight("highest", latent_dim, value=np.inf, trainable=False)
+        self.built = True
+
+    def log_prob(self, codes: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+        """Return the log density of all codes of a sequence but the first, for each component.
+
+        Args:
+            codes: Shape `(..., num_steps, latent_dim)`.
+            offsets: `b_k`, shape `(num_components, latent_dim)`.
+
+        Returns:
+            Shape `(..., num_components)`, in nats, summed over the steps.
+        """
+        summaries = self.summarize(codes)[..., :-1, :]
+        whitening, scales = self._whitening, self._scales
+        innovations = codes[..., 1:, :] - summaries @ self.coefficients
+        # One matrix product for all experts: (..., steps, J * dim).
+        standardized = innovations @ tf.reshape(tf.transpose(whitening, (2, 0, 1)), (self.latent_dim, -1))
+        standardized = tf.reshape(standardized, tf.concat([tf.shape(innovations)[:-1], self.means.shape], axis=0))
+        standardized -= tf.linalg.matvec(whitening, self.means)
+        shifts = tf.einsum("jed,kd->kje", whitening, offsets)
+        # |u - c| ** 2 multiplied out: no array of steps by components by experts by dimensions.
+        squares = (
+            tf.reduce_sum(tf.square(standardized), -1)[..., None, :]
+            - 2 * tf.einsum("...jd,kjd->...kj", standardized, shifts)
+            + tf.reduce_sum(tf.square(shifts), -1)
+        )
+        normalizers = tf.reduce_sum(tf.math.log(scales), -1) + 0.5 * self.latent_dim * np.log(2 * np.pi)
+        gates = tf.nn.log_softmax(self._gates(summaries))[..., None, :]  # (..., steps, 1, J)
+        return tf.reduce_sum(tf.reduce_logsumexp(gates - normalizers - 0.5 * squares, axis=-1), axis=-2)
+
+    def sample(self, past: tf.Tensor, offsets: tf.Tensor, seed: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
+        """Draw the codes that follow.
+
+        Args:
+            past: The codes so far, shape `(num_samples, num_past_steps, latent_dim)`, at least one step.
+            offsets: What moves each step that is drawn, shape `(num_samples, num_steps, latent_dim)`.
+            seed: Two integers.
+            temperature: Factor on the standard deviations.
+
+        Returns:
+            Shape `(num_samples, num_steps, latent_dim)`.
+        """
+        num_samples, num_steps, latent_dim = offsets.shape
+        seeds = tf.random.split(seed)
+        noise = tf.random.stateless_normal((num_steps, num_samples, latent_dim), seeds[0])
+        uniform = tf.random.stateless_uniform((num_steps, num_samples, self.num_experts), seeds[1], minval=1e-7)
+        roots = tf.linalg.inv(self._whitening)
+        recent, drawn = past[:, -self.memory :], []
+        for step in range(num_steps):
+            summaries = self.summarize(recent)[:, -1]
+            experts = tf.argmax(self._gates(summaries) - tf.math.log(-tf.math.log(uniform[step])), axis=-1)
+            spread = tf.linalg.matvec(tf.gather(roots, experts), noise[step])
+            mean = summaries @ self.coefficients + offsets[:, step] + tf.gather(self.means, experts)
+            drawn.append(tf.clip_by_value(mean + temperature * spread, self.lowest, self.highest))
+            recent = tf.concat([recent, drawn[-1][:, None]], axis=1)[:, -self.memory :]
+        return tf.stack(drawn, axis=1)
+
+    def summarize(self, codes: tf.Tensor) -> tf.Tensor:
+        """Return the summary of the past after each step, shape `(..., num_steps, (1 + time constants) * latent_dim)`.
+
+        Args:
+            codes: Shape `(..., num_steps, latent_dim)`.
+        """
+        num_steps = codes.shape[-2]
+        age = np.subtract.outer(np.arange(num_steps), np.arange(num_steps))
+        is_past = (age >= 0) & (age < self.memory)
+        decays = [np.where(is_past, np.exp(-np.maximum(age, 0) / constant), 0) for constant in TIME_CONSTANTS]
+        weights = np.stack([decay / decay.sum(axis=1, keepdims=True) for decay in decays])
+        means = tf.einsum("stu,...ud->...tsd", tf.constant(weights, tf.float32), codes)
+        summaries = tf.concat([codes[..., None, :], means], axis=-2)
+        return tf.reshape(summaries, tf.concat([tf.shape(codes)[:-1], [(1 + len(weights)) * self.latent_dim]], axis=0))
+
+    def start_from(self, codes: np.ndarray, shares: np.ndarray, seed: int | None = None) -> np.ndarray:
+        """Set the weights to the closed form of music that goes on in the same way whatever came before.
+
+        The coefficients by ridge regression, the experts by expectation maximisation on what it leaves.
+
+        Args:
+            codes: Shape `(num_sequences, num_steps, latent_dim)`.
+            shares: How much each sequence belongs to each component, `(num_sequences, num_components)`.
+            seed: Integer that makes the result repeat.
+
+        Returns:
+            The offset of each component, `(num_components, latent_dim)`.
+        """
+        num_steps, dim = codes.shape[1] - 1, self.latent_dim
+        summaries = self.summarize(tf.constant(codes, tf.float32))[:, :-1].numpy().reshape(len(codes) * num_steps, -1)
+        inputs = np.concatenate([summaries, np.repeat(shares, num_steps, axis=0)], axis=1).astype(np.float64)
+        targets = codes[:, 1:].reshape(-1, dim)
+        solution = np.linalg.solve(inputs.T @ inputs + _RIDGE * np.eye(inputs.shape[1]), inputs.T @ targets)
+        residuals = targets - inputs @ solution
+        sample = np.random.default_rng(seed).permutation(len(residuals))[:_NUM_RESIDUALS]
+        num_experts = min(self.num_experts, 1 + len(sample) // (2 * dim))
+        mixture = sklearn.mixture.GaussianMixture(
+            num_experts, reg_covar=self.min_scale**2, max_iter=_MAX_ITERATIONS, random_state=seed
+        )
+        with warnings.catch_warnings():  # a start need not have converged
+            warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+            mixture.fit(residuals[sample])
+        missing = (0, self.num_experts - mixture.n_components)
+        # A precision's Cholesky factor is upper triangular here: its transpose whitens.
+        factors = np.swapaxes(mixture.precisions_cholesky_, 1, 2)
+        factors = np.concatenate([factors, np.tile(np.eye(dim), (missing[1], 1, 1))])
+        scales = 1 / np.diagonal(factors, axis1=1, axis2=2)
+        self.coefficients.assign(solution[: summaries.shape[1]])
+        self.means.assign(np.pad(mixture.means_, (missing, (0, 0))))
+        self.correlations.assign(np.tril(factors * scales[..., None], -1))
+        self.raw_scales.assign(to_raw_scale(scales, self.min_scale))
+        self.gate_kernel.assign(np.zeros(self.gate_kernel.shape))
+        self.gate_bias.assign(np.pad(np.log(mixture.weights_), missing, constant_values=-10.0))
+        self.lowest.assign(codes.min(axis=(0, 1)))
+        self.highest.assign(codes.max(axis=(0, 1)))
+        return solution[summaries.shape[1] :]
+
+    def get_config(self) -> dict:
+        """Return the arguments of the layer."""
+        names = ("latent_dim", "num_experts", "memory", "min_scale")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+    @property
+    def _whitening(self) -> tf.Tensor:
+        """Maps from innovations to standard normal numbers, lower triangular, shape `(num_experts, dim, dim)`."""
+        lower = tf.linalg.band_part(tf.convert_to_tensor(self.correlations), -1, 0)
+        lower = tf.linalg.set_diag(lower, tf.ones((self.num_experts, self.latent_dim)))
+        return lower / self._scales[..., None]
+
+    @property
+    def _scales(self) -> tf.Tensor:
+        return to_scale(tf.convert_to_tensor(self.raw_scales), self.min_scale)
+
+    def _gates(self, summaries: tf.Tensor) -> tf.Tensor:
+        return summaries @ self.gate_kernel + self.gate_bias
