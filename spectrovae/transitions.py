@@ -15,6 +15,7 @@ from spectrovae.scales import to_raw_scale, to_scale
 TIME_CONSTANTS = (1.5, 8.0, 64.0)
 """In how many steps the summaries of the past forget, beside the last code itself."""
 
+# Codes have about unit variance: this is nothing beside an hour of music and much beside a few windows.
 _RIDGE = 10.0
 _NUM_RESIDUALS = 10_000
 _MAX_ITERATIONS = 30
@@ -30,8 +31,9 @@ class Transitions(keras.layers.Layer):
         p(z | past, k) = sum_j w_j N(z; A h + b_k + m_j, S_j),   w = softmax(G h + g).
 
     A says what all music has in common, the experts j how it goes on: held, decaying, struck. They differ in what they
-    add, not in A: so no sequence of experts can make the codes grow without bound. Jacobs et al., "Adaptive mixtures
-    of local experts" (Neural Computation, 1991); Wong and Li, "On a mixture autoregressive model" (JRSS B, 2000).
+    add, not in A: so no sequence of experts can make the codes grow without bound. In case training has moved A, draws
+    stay within the range of the codes that the layer was started from. Jacobs et al., "Adaptive mixtures of local
+    experts" (Neural Computation, 1991); Wong and Li, "On a mixture autoregressive model" (JRSS B, 2000).
 
     Args:
         latent_dim: Size of a code.
