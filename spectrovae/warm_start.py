@@ -180,21 +180,23 @@ class WarmStart:
 
     @computed_once
     def refit_prior(self, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
-        """Fit the mixture prior anew to the codes of windows, by expectation maximisation.
+        """Fit the prior anew to the codes of windows, by maximum likelihood.
 
         `adapt` does it at the start. After training it fits the mixture to where the codes are now: to draws from the
         aggregated posterior, the mean of q(z|x) over the windows. All else stays as it is.
 
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
-            max_windows: Bound on the number of windows that are used.
+            max_windows: Bound on the number of windows that are used. Where there are several codes along a window, a
+                dataset is walked over several times: how they follow one another takes more to tell.
             batch_size: Number of windows at once, where `x` is an array.
 
         Raises:
             ValueError: If there are no windows, or they do not have the model's shape.
         """
         means, scales = [], []
-        for batch in self._limited(x, 1, max_windows, batch_size, verbose=0):
+        num_passes = 1 if self.latent_steps == 1 else NUM_PASSES
+        for batch in self._limited(x, num_passes, max_windows, batch_size, verbose=0):
             posterior = self.posterior_of(batch)
             means.append(posterior.mean())
             scales.append(posterior.stddev())
