@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spectrovae.rendering import Rendering
-from spectrovae.walks import fade_loops, spherical_way, walk_through, window_starts
+from spectrovae.walks import fade_loops, spherical_way, walk_between, window_starts
 
 _MIN_OVERLAP = 0.25
 """Share of a window that it has in common with the next one, at least."""
@@ -75,12 +75,12 @@ class Pieces(Rendering):
         components = self._choose_components(component, num_waypoints, rng)
         if self.latent_steps > 1:
             num_steps = self.num_steps_for(self.num_frames_of(duration))
-            components = components[None, np.arange(num_steps) * len(components) // num_steps]
-            codes = self.prior.go_on(components, temperature, rng.integers(2**31, size=2))
+            codes = self.prior.compose(components[None], num_steps, temperature, rng.integers(2**31, size=2))
             return self._sound_of(*self._decoded_one(codes), num_samples, texture, seed, rng)
         deviations = temperature * rng.standard_normal((len(components), self.latent_dim))
         starts = self._window_starts(num_samples)
-        codes = self._walk(components, deviations, len(starts))
+        means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
+        codes = walk_between(means, scales, deviations, len(starts))
         return self._sound_of(*self._join(codes, starts), num_samples, texture, seed, rng)
 
     def continue_audio(
@@ -133,7 +133,9 @@ class Pieces(Rendering):
             component = int(np.argmax(self.prior.responsibilities(past)[0]))
         [chosen] = self._choose_components(component, 1, np.random.default_rng())
         rng = self._random_generator(seed)
-        following = self.prior.go_on(np.full((1, num_steps), chosen), temperature, rng.integers(2**31, size=2), past)
+        components, pair = np.full((1, num_steps), chosen), rng.integers(2**31, size=2)
+        anchors = past.mean(axis=1, keepdims=True).repeat(num_steps, axis=1)  # what it is like, it stays like
+        following = self.prior.go_on(components, temperature, pair, past, anchors)
         values, scales = (
             each[:, first_frame:] for each in self._decoded_one(np.concatenate([past, following], axis=1))
         )
@@ -183,7 +185,7 @@ class Pieces(Rendering):
             codes = self._fade_loops(ends, components, self.num_steps_for(self.num_frames_of(duration)))
             return self._sound_of(*self._decoded_one(codes[None]), num_samples, texture, seed, rng)
         means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
-        codes = self._walk(components, (ends - means) / scales, len(starts))
+        codes = walk_between(means, scales, (ends - means) / scales, len(starts))
         return self._sound_of(*self._join(codes, starts), num_samples, texture, seed, rng)
 
     def _window_starts(self, num_samples: int) -> np.ndarray:
@@ -208,14 +210,6 @@ class Pieces(Rendering):
         # Each of them at least once, in a short piece as well.
         num_waypoints = max(num_waypoints, len(chosen))
         return chosen[np.arange(num_waypoints) * len(chosen) // num_waypoints]
-
-    def _walk(self, components: np.ndarray, deviations: np.ndarray, num_steps: int) -> np.ndarray:
-        """Return codes `(num_steps, latent_dim)` on the way through deviations from components, in their scales."""
-        means, scales = (
-            walk_through(np.asarray(values)[components], num_steps, spherical=False)
-            for values in (self.prior.means, self.prior.scales)
-        )
-        return (means + scales * walk_through(deviations, num_steps)).astype(np.float32)
 
     def _fade_loops(self, ends: np.ndarray, components: np.ndarray, num_steps: int) -> np.ndarray:
         """Return codes `(num_steps, latent_dim)` that repeat the first window and turn into repeats of the second."""

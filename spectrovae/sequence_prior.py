@@ -13,11 +13,10 @@ from spectrovae.optimizer import ArrayAdam
 from spectrovae.prior import GaussianMixturePrior
 from spectrovae.seeds import stateless_seed
 from spectrovae.transitions import Transitions
+from spectrovae.walks import walk_between
 
-_BATCH_SIZE = 64
-_LEARNING_RATE = 2e-3
-_MAX_EPOCHS = 12
-_MIN_SEQUENCES = 64
+_BATCH_SIZE, _LEARNING_RATE, _MAX_EPOCHS, _MIN_SEQUENCES = 64, 2e-3, 12, 64
+_WINDOWS_PER_WAYPOINT = 2
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -121,10 +120,46 @@ class SequencePrior(GaussianMixturePrior):
             components = tf.random.stateless_categorical(logits, num_samples, pair + tf.constant([1, 0]))[0].numpy()
         else:
             components = np.full(num_samples, component)
-        return self.go_on(components[:, None].repeat(num_steps, axis=1), temperature, pair)
+        num_waypoints = 1 + round(num_steps / (_WINDOWS_PER_WAYPOINT * self.num_steps))
+        return self.compose(components[:, None].repeat(num_waypoints, axis=1), num_steps, temperature, pair)
+
+    def compose(self, components: np.ndarray, num_steps: int, temperature: float, seed: tf.Tensor) -> tf.Tensor:
+        """Draw sequences of any length that go from one kind of sound to the next.
+
+        What learned from windows does not know how music keeps to itself for longer: alone it wanders off, into silence
+        for one. So windows are drawn first as way points. The sequence begins as the first of them, and its mean is
+        pulled gently along a smooth walk through theirs.
+
+        Args:
+            components: The component of each way point, evenly spaced in time, `(num_samples, num_waypoints)`.
+            num_steps: Length of the sequences; up to that of a window they are exact draws from the prior.
+            temperature: Factor on the standard deviations, 0 or more.
+            seed: Two integers.
+
+        Returns:
+            A float32 tensor of shape `(num_samples, num_steps, latent_dim)`.
+        """
+        num_samples, num_waypoints = components.shape
+        drawn = self.go_on(np.repeat(components.reshape(-1, 1), self.num_steps, axis=1), temperature, seed).numpy()
+        drawn = drawn.reshape(num_samples, num_waypoints, self.num_steps, -1)
+        start = drawn[:, 0, :num_steps]
+        num_left = num_steps - start.shape[1]
+        if not num_left:
+            return tf.constant(start)
+        means, scales = (np.asarray(values)[components] for values in (self.means, self.scales))
+        deviations = (drawn.mean(axis=2) - means) / scales
+        anchors = np.stack([walk_between(*way, num_steps) for way in zip(means, scales, deviations, strict=True)])
+        of_step = components[:, np.arange(num_steps) * num_waypoints // num_steps]
+        following = self.go_on(of_step[:, -num_left:], temperature, seed + 1, start, anchors[:, -num_left:])
+        return tf.concat([start, following], axis=1)
 
     def go_on(
-        self, components: np.ndarray, temperature: float, seed: tf.Tensor, past: np.ndarray | None = None
+        self,
+        components: np.ndarray,
+        temperature: float,
+        seed: tf.Tensor,
+        past: np.ndarray | None = None,
+        anchors: np.ndarray | None = None,
     ) -> tf.Tensor:
         """Draw the sequences that follow a past, or new ones.
 
@@ -134,13 +169,14 @@ class SequencePrior(GaussianMixturePrior):
             seed: Two integers.
             past: The codes so far, shape `(num_samples, num_past_steps, latent_dim)`, or None to begin with a code of
                 the first component.
+            anchors: Where the mean of some steps shall lie, `(num_samples, num_steps, latent_dim)`, after a past.
 
         Returns:
             A float32 tensor of shape `(num_samples, num_steps, latent_dim)`.
         """
         offsets = tf.gather(self.offsets, components)
         if past is not None:
-            return self.transitions.sample(tf.cast(past, tf.float32), offsets, seed, temperature)
+            return self.transitions.sample(tf.cast(past, tf.float32), offsets, seed, temperature, anchors)
         scales = temperature * tf.gather(self.scales, components[:, 0])
         noise = tf.random.stateless_normal(scales.shape, seed + tf.constant([2, 0]))
         first = (tf.gather(self.means, components[:, 0]) + scales * noise)[:, None]

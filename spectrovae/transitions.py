@@ -17,6 +17,10 @@ TIME_CONSTANTS = (1.5, 8.0, 64.0)
 
 # Codes have about unit variance: this is nothing beside an hour of music and much beside a few windows.
 _RIDGE = 10.0
+# Of the summaries the one that is anchored, and by which share of what is missing each step comes nearer.
+_ANCHORED = 2
+_PULL = 0.1
+
 _NUM_RESIDUALS = 10_000
 _MAX_ITERATIONS = 30
 
@@ -105,7 +109,14 @@ class Transitions(keras.layers.Layer):
         gates = tf.nn.log_softmax(self._gates(summaries))[..., None, :]  # (..., steps, 1, J)
         return tf.reduce_sum(tf.reduce_logsumexp(gates - normalizers - 0.5 * squares, axis=-1), axis=-2)
 
-    def sample(self, past: tf.Tensor, offsets: tf.Tensor, seed: tf.Tensor, temperature: float = 1.0) -> tf.Tensor:
+    def sample(
+        self,
+        past: tf.Tensor,
+        offsets: tf.Tensor,
+        seed: tf.Tensor,
+        temperature: float = 1.0,
+        anchors: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Draw the codes that follow.
 
         Args:
@@ -113,6 +124,7 @@ class Transitions(keras.layers.Layer):
             offsets: What moves each step that is drawn, shape `(num_samples, num_steps, latent_dim)`.
             seed: Two integers.
             temperature: Factor on the standard deviations.
+            anchors: Where the mean of some steps shall lie, of the shape of `offsets`: it is pulled there gently.
 
         Returns:
             Shape `(num_samples, num_steps, latent_dim)`.
@@ -128,6 +140,9 @@ class Transitions(keras.layers.Layer):
             experts = tf.argmax(self._gates(summaries) - tf.math.log(-tf.math.log(uniform[step])), axis=-1)
             spread = tf.linalg.matvec(tf.gather(roots, experts), noise[step])
             mean = summaries @ self.coefficients + offsets[:, step] + tf.gather(self.means, experts)
+            if anchors is not None:
+                held = summaries[:, latent_dim * _ANCHORED : latent_dim * (_ANCHORED + 1)]
+                mean += _PULL * (anchors[:, step] - held)
             drawn.append(tf.clip_by_value(mean + temperature * spread, self.lowest, self.highest))
             recent = tf.concat([recent, drawn[-1][:, None]], axis=1)[:, -self.memory :]
         return tf.stack(drawn, axis=1)

@@ -72,6 +72,26 @@ def spherical_way(start: np.ndarray, end: np.ndarray, share: np.ndarray) -> np.n
     return radius * (weights[0] * directions[0] + weights[1] * directions[1])
 
 
+def walk_between(means: np.ndarray, scales: np.ndarray, deviations: np.ndarray, num_steps: int) -> np.ndarray:
+    """Walks through draws from normal distributions as varied as the draws are, and not through averages of them.
+
+    Args:
+        means: Of the distribution of each way point, `(num_waypoints, dimensions)`.
+        scales: The standard deviations, the same shape.
+        deviations: Where in its distribution each way point lies, in standard deviations, the same shape.
+        num_steps: Points of the way.
+
+    Returns:
+        float32, shape `(num_steps, dimensions)`.
+
+    Example:
+        >>> walk_between(np.array([[1.0], [1.0]]), np.ones((2, 1)), np.array([[2.0], [-2.0]]), 3).ravel().tolist()
+        [3.0, 1.0, -1.0]
+    """
+    mean, scale = (walk_through(values, num_steps, spherical=False) for values in (means, scales))
+    return (mean + scale * walk_through(deviations, num_steps)).astype(np.float32)
+
+
 def fade_loops(first: np.ndarray, second: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Repeats two sequences and tells how to fade from one to the other.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import spectrovae.transitions
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
 from spectrovae.collection import EncodedCollection, encode_collection, find_similar
 from spectrovae.evaluation import pairwise_distance
@@ -122,20 +123,24 @@ def test_components_of_a_piece_come_in_order(model, monkeypatch):
 
     monkeypatch.setattr(model.prior, "go_on", watched)
     model.generate_audio(0.5, component=[1, 0, 1], seed=0)
-    steps = chosen[0][0]
-    assert len(steps) == 32 and steps[0] == steps[-1] == 1 and steps[16] == 0 and np.abs(np.diff(steps)).sum() == 2
+    windows, (steps,) = chosen
+    order = windows[:, 0].tolist()
+    assert order == sorted(order[: len(order) // 2 + 1], reverse=True) + order[len(order) // 2 + 1 :]
+    assert order[0] == order[-1] == 1 and np.abs(np.diff(order)).sum() == 2
+    assert len(steps) == 32 - model.latent_steps and steps[-1] == 1 and np.abs(np.diff(steps)).sum() == 2
     model.generate_audio(0.5, component=0, seed=0)
-    assert (chosen[1] == 0).all()
+    assert (chosen[2] == 0).all() and (chosen[3] == 0).all()
 
 
-def test_a_continuation_begins_where_the_recording_ends(model, parts, spectrograms):
+def test_a_continuation_begins_where_the_recording_ends(model, parts, spectrograms, monkeypatch):
     duration, hop = 0.1, 16
     model.continue_audio(parts[:3], duration, seed=0, texture=0.0, overlap=0.064, temperature=0.5)
     reconstruction = model.reconstruct(parts[2:3])[0]
     # All but what the decoder sees of the next code.
     np.testing.assert_allclose(spectrograms[0][:, :8], reconstruction[:, :8], atol=1e-4)
     assert spectrograms[0].shape == (32, 32 + 50, 1)
-    # The codes of the past decide what follows: held, where the chain holds.
+    # The codes of the past decide what follows: held, where the chain holds and is not pulled to their mean.
+    monkeypatch.setattr(spectrovae.transitions, "_PULL", 0.0)
     transitions = model.prior.transitions
     transitions.coefficients.assign(np.eye(transitions.coefficients.shape[0])[:, :DIM])
     for weight in (transitions.means, model.prior.offsets):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectrovae.walks import crossfade_weights, walk_through, window_starts
+from spectrovae.walks import crossfade_weights, walk_between, walk_through, window_starts
 
 
 def test_walk_passes_every_point():
@@ -26,6 +26,15 @@ def test_spherical_walk_where_no_sphere_leads(ends):
     walk = walk_through(ends, 9)
     assert np.isfinite(walk).all()
     np.testing.assert_allclose(walk[[0, -1]], ends, atol=1e-12)
+
+
+def test_way_points_are_as_varied_as_draws():
+    # The points of a long walk through draws from one distribution have its mean and spread.
+    mean, scale = np.array([1.0, -2.0, 0.0]), np.array([0.5, 1.0, 3.0])
+    draws = np.random.default_rng(0).standard_normal((2000, 3))
+    points = walk_between(np.tile(mean, (2000, 1)), np.tile(scale, (2000, 1)), draws, 8001)
+    np.testing.assert_allclose(points.mean(axis=0), mean, atol=0.2 * scale.max())
+    np.testing.assert_allclose(points.std(axis=0) / scale, 1, atol=0.1)
 
 
 def test_walk_refuses():
