@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import logging
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -200,35 +201,41 @@ class _CacheFile(NamedTuple):
 
     def map(self) -> np.ndarray:
         # Mapped anew each time and let go after use: pages that stay mapped would count as the program's memory.
-        # The header was read once: NumPy reads it with Python's own parser, which fails now and then
-        # when two threads use it at once ("AST constructor recursion depth mismatch", Python 3.11).
         return np.memmap(self.path, np.float16, "r", self.offset, self.shape)
 
 
 def _find_frames(path: Path, num_bins: int) -> _CacheFile | None:
-    """Returns a cache file's frames if it is there and whole."""
+    """Returns a cache file's frames if it is there and whole.
+
+    NumPy reads headers with Python's own parser, which fails now and then when two threads use it at once ("AST
+    constructor recursion depth mismatch", Python 3.11). Here it is known what the header must be.
+    """
+    offset = len(_header(0, num_bins))
     try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (EOFError, OSError, ValueError):
+        num_frames, rest = divmod(path.stat().st_size - offset, num_bins * np.dtype(np.float16).itemsize)
+        with path.open("rb") as file:
+            is_whole = not rest and num_frames > 0 and file.read(offset) == _header(num_frames, num_bins)
+    except OSError:
         return None
-    if frames.dtype != np.float16 or frames.ndim != 2 or frames.shape[1] != num_bins:
-        return None
-    return _CacheFile(path, frames.shape, frames.offset)
+    return _CacheFile(path, (num_frames, num_bins), offset) if is_whole else None
 
 
 def _write_frames(path: Path, blocks: Iterable[np.ndarray], num_bins: int) -> None:
     """Writes blocks (frames, bins) as one `.npy` file; the header again when their number is known."""
     num_frames = 0
     with path.open("wb") as file:
-        _write_header(file, num_frames, num_bins)
+        file.write(_header(num_frames, num_bins))
         for block in blocks:
             file.write(block.tobytes())
             num_frames += len(block)
         file.seek(0)
-        _write_header(file, num_frames, num_bins)
+        file.write(_header(num_frames, num_bins))
 
 
-def _write_header(file: BinaryIO, num_frames: int, num_bins: int) -> None:
+def _header(num_frames: int, num_bins: int) -> bytes:
     # NumPy leaves room for the first axis to grow: the header's length does not depend on it.
-    header = {"descr": "<f2", "fortran_order": False, "shape": (num_frames, num_bins)}
-    np.lib.format.write_array_header_1_0(file, header)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f2", "fortran_order": False, "shape": (num_frames, num_bins)}
+    )
+    return header.getvalue()

@@ -149,11 +149,18 @@ def test_kept_cache_notices_changes(tmp_path, count_reads):
         assert (num_reads(), num_reads()) == (1, 0)
 
 
-def test_reading_frames_needs_no_parser(folder, monkeypatch):
+def test_caches_need_no_parser(folder, monkeypatch):
     """Python 3.11's fails now and then when two threads use it, and NumPy reads headers with it."""
-    recordings = Recordings(folder, CONVERTER, verbose=0)
     monkeypatch.setattr(ast, "parse", lambda *args, **kwargs: pytest.fail("a header was parsed"))
+    recordings = Recordings(folder, CONVERTER, verbose=0)
     assert recordings.frames(0, start=10, num_frames=64).shape == (64, 64)
+
+
+def test_cache_files_are_plain_arrays(folder, tmp_path):
+    recordings = Recordings(folder, CONVERTER, cache=tmp_path / "cache", verbose=0)
+    arrays = [np.load(path, allow_pickle=False) for path in (tmp_path / "cache").glob("*.npy")]
+    expected = [recordings.frames(index, 0, file.num_frames) for index, file in enumerate(recordings.report.used)]
+    assert sorted(array.tobytes() for array in arrays) == sorted(frames.tobytes() for frames in expected)
 
 
 def test_cache_that_goes_while_it_is_written(folder, tmp_path, monkeypatch):
@@ -177,7 +184,7 @@ def test_a_full_disk_is_not_blamed_on_the_recording(folder, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spectrovae.recordings, "_write_header", full)
+    monkeypatch.setattr(spectrovae.recordings, "_write_frames", full)
     with pytest.raises(OSError, match="No space left"):
         Recordings(folder, CONVERTER, verbose=0)
 
