@@ -98,21 +98,25 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The folder of {path} does not exist: create it first")
-    part = path.with_name(f".{_TEMPORARY}{uuid.uuid4().hex}{_PART}{path.suffix}")
+    begun = path.with_name(f".{_TEMPORARY}{uuid.uuid4().hex}")
+    part = begun.with_name(f"{begun.name}{_PART}{path.suffix}")
     try:
-        with _locked(part):
+        # From its first moment under this name to its last it is locked: else it would be taken for a leftover.
+        with _locked(begun):
+            os.rename(begun, part)
             yield part
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        if error.filename not in (None, str(part)):  # not about this file
+        if error.filename not in (None, str(begun), str(part)):  # not about this file
             raise
         raise _naming(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # else it would hide what went wrong
             part.unlink(missing_ok=True)
+            begun.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

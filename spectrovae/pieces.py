@@ -39,8 +39,8 @@ class Pieces(Rendering):
 
         At every moment the code is distributed as a draw of the component is, so that the way is as varied as the
         draws are, and not an average of them. Between draws of two components it has a mean and a spread between
-        theirs. Where there are several codes along a window, each follows from those before it as the prior says, and it
-        is the mean of some seconds that walks from way point to way point (`SequencePrior.compose`).
+        theirs. Where there are several codes along a window, each follows from those before it as the prior says, and
+        it is the mean of some seconds that walks from way point to way point (`SequencePrior.compose`).
 
         Args:
             duration: Length in seconds.

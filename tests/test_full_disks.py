@@ -18,6 +18,7 @@ from hostile_audio import CONVERTER, encode, music
 import spectrovae.recordings
 from spectrovae.audio import write_audio
 from spectrovae.converter import SpectrogramConverter
+from spectrovae.files import remove_leftovers, replaced_when_complete
 from spectrovae.recordings import Recordings
 from spectrovae.training import fit_resumably, read_history
 
@@ -179,6 +180,26 @@ def test_two_programs_share_a_cache(recordings, tmp_path):
     assert [int(answer[0]) for answer in answers] == [expected.report.num_windows] * 3
     assert [float(answer[1]) for answer in answers] == [pytest.approx(total)] * 3
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_what_is_being_written_is_no_leftover(tmp_path):
+    stop = threading.Event()
+
+    def clear():
+        while not stop.is_set():
+            remove_leftovers(tmp_path)
+
+    cleaner = threading.Thread(target=clear)
+    cleaner.start()
+    try:
+        for number in range(300):
+            with replaced_when_complete(tmp_path / "file.txt") as part:
+                part.write_text(str(number))
+    finally:
+        stop.set()
+        cleaner.join()
+    assert (tmp_path / "file.txt").read_text() == "299"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_many_threads_share_a_cache(recordings, tmp_path):
