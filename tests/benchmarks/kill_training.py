@@ -146,14 +146,15 @@ def measure(kills: int, epochs: int, seed: int, num_references: int, place: Path
 def faults(result: dict[str, Any], epochs: int) -> list[str]:
     """Return what is wrong with a result."""
     losses, done = result["val_loss in peace"], result["epochs done after each kill"]
-    noise = max(max(losses) - min(losses), 0.25 * result["gain in peace"])
+    # Undisturbed trainings differ by up to a quarter of what they gain; of a single one it is not known on which side.
+    noise = max(max(losses) - min(losses), (0.25 if len(losses) > 1 else 0.5) * result["gain in peace"])
     checks = {
         "epochs are missing": result["epochs"] == epochs,
         "epochs got lost": done == sorted(done),
         "more than one epoch a kill was done again": result["begun epochs"] <= epochs + result["kills"],
         "a model file could not be read": not result["errors"],
         "unfinished files were left": not result["leftovers"],
-        "the loss differs": min(abs(result["val_loss"] - loss) for loss in losses) <= noise,
+        "the loss is worse": result["val_loss"] - max(losses) <= noise,
     }
     return [fault for fault, is_fine in checks.items() if not is_fine]
 
