@@ -85,7 +85,7 @@ class LatentSpace(Decoding, ComponentNames):
         return np.random.default_rng(stateless_seed(seed, self.seed_generator).numpy())
 
     def _windows_of(self, codes: tf.Tensor, texture: float, rng: np.random.Generator | None) -> np.ndarray:
-        windows, scales = self.decoded(codes)
+        windows, scales = self.decoded(codes, with_scales=rng is not None)
         if rng is not None and self.likelihood.per_pixel:
             windows += texture * scales * self.texture.sample(len(windows), rng, windows.shape[2])
         return np.clip(windows, 0.0, 1.0)

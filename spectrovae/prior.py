@@ -158,9 +158,7 @@ class GaussianMixturePrior(keras.layers.Layer):
             codes: Shape `(num_codes, latent_dim)`, as many as components at least.
             seed: Integer that makes the result repeat.
         """
-        mixture = sklearn.mixture.GaussianMixture(
-            self.num_components, covariance_type="diag", reg_covar=1e-4, random_state=seed
-        ).fit(codes)
+        mixture = self._mixture_of(codes, seed)
         self.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_), mixture.weights_)
 
     def assign_mixture(self, means: np.ndarray, scales: np.ndarray, weights: np.ndarray | None = None) -> None:
@@ -228,6 +226,10 @@ class GaussianMixturePrior(keras.layers.Layer):
             "min_scale": self.min_scale,
             "seed": self.seed,
         }
+
+    def _mixture_of(self, codes: np.ndarray, seed: int | None) -> sklearn.mixture.GaussianMixture:
+        options = {"covariance_type": "diag", "reg_covar": 1e-4, "random_state": seed}
+        return sklearn.mixture.GaussianMixture(self.num_components, **options).fit(codes)
 
     def _check_draw(self, num_samples: int, component: int | None, temperature: float) -> None:
         if not self.built:

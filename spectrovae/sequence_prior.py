@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import sklearn.mixture
 import tensorflow as tf
 
 from spectrovae.checks import check_positive_int
@@ -191,10 +190,9 @@ class SequencePrior(GaussianMixturePrior):
             codes: Shape `(num_sequences, num_steps, latent_dim)`, as many as components at least.
             seed: Integer that makes the result repeat.
         """
-        kinds = sklearn.mixture.GaussianMixture(
-            self.num_components, covariance_type="diag", reg_covar=1e-4, random_state=seed
-        ).fit(codes.mean(axis=1))
-        shares = kinds.predict_proba(codes.mean(axis=1))
+        averages = codes.mean(axis=1)
+        kinds = self._mixture_of(averages, seed)
+        shares = kinds.predict_proba(averages)
         weights = shares / np.maximum(shares.sum(axis=0), 1e-6)
         means = np.einsum("nk,ntd->kd", weights, codes) / codes.shape[1]
         variances = np.einsum("nk,ntd->kd", weights, np.square(codes)) / codes.shape[1] - np.square(means)
