@@ -62,13 +62,13 @@ class LinearUpsampling1D(layers.Layer):
 
 
 def refinement_block(inputs: keras.KerasTensor, width: int, seeds: Iterator[int]) -> keras.KerasTensor:
-    """Look at a sequence of spectra with three convolutions over time, the last two around a shortcut.
+    """Look at a sequence of spectra or codes with three convolutions over time, the last two around a shortcut.
 
-    The frequencies are the channels. All steps share the weights, so every step of every window teaches them.
-    Pre-activation as in He et al., "Identity mappings in deep residual networks" (ECCV 2016).
+    Frequencies, or the numbers of a code, are the channels. All steps share the weights, so every step of every window
+    teaches them. Pre-activation as in He et al., "Identity mappings in deep residual networks" (ECCV 2016).
 
     Args:
-        inputs: Shape `(batch, steps, bins)`, values about [0, 1].
+        inputs: Shape `(batch, steps, channels)`, of mean 0 and deviation 1, about.
         width: Number of channels inside.
         seeds: Seeds of the initial kernels and of the dropout.
 
@@ -79,8 +79,7 @@ def refinement_block(inputs: keras.KerasTensor, width: int, seeds: Iterator[int]
     def convolve(sequence: keras.KerasTensor) -> keras.KerasTensor:
         return layers.Conv1D(width, 3, padding="same", kernel_initializer=kernel_initializer(seeds))(sequence)
 
-    # Averaged spectra of music have a mean of about 0.3 and a deviation of about 0.15.
-    hidden = convolve(layers.Rescaling(6.0, offset=-2.0)(inputs))
+    hidden = convolve(inputs)
     outputs = convolve(layers.Activation("gelu")(hidden))
     outputs = layers.Dropout(0.1, seed=next(seeds))(layers.Activation("gelu")(outputs))
     outputs = layers.Activation("gelu")(layers.Add()([hidden, convolve(outputs)]))

@@ -10,7 +10,7 @@ from spectrovae.converter import SpectrogramConverter
 from spectrovae.likelihood import Likelihood
 
 DECODER_CONTEXT = 5
-"""How many steps of its grid the decoder sees on either side: three convolutions, and the interpolation."""
+"""How many steps, or codes, the decoder sees on either side at most: three convolutions, and the interpolation."""
 
 STEPS_AT_ONCE = 1024
 """How many steps of its grid the decoder computes at once, of a long sequence of codes."""
@@ -26,6 +26,7 @@ class Decoding:
     latent_dim: int
     latent_steps: int
     decoder_depth: int
+    refine: str
 
     @property
     def code_shape(self) -> tuple[int, ...]:
@@ -47,7 +48,8 @@ class Decoding:
         """
         num_steps = codes.shape[1] if self.latent_steps > 1 else 1
         frames_per_step = self.encoder.input_shape[2] // self.latent_steps
-        margin = -(-DECODER_CONTEXT * 2**self.decoder_depth // frames_per_step)
+        frames_per_refined = frames_per_step if self.refine == "codes" else 2**self.decoder_depth
+        margin = -(-DECODER_CONTEXT * frames_per_refined // frames_per_step)
         stretch = max(STEPS_AT_ONCE * 2**self.decoder_depth // frames_per_step, self.latent_steps)
         means, scales = [], []
         for start in range(0, num_steps, stretch):

@@ -55,9 +55,9 @@ class GaussianLikelihood(Likelihood):
     With one scale this is the sigma-VAE of Rybkin, Daniilidis and Levine, "Simple and effective VAE training with
     calibrated decoders" (ICML 2021): the noise level is learned, so no weight of the KL term has to be tuned. With
     a scale for each pixel (`per_pixel=True`) the decoder also says where the music is noise. The density is exact,
-    but the gradient of the mean is that under one shared scale, the beta-NLL of Seitzer et al., "On the pitfalls of
-    heteroscedastic uncertainty estimation" (ICLR 2022) with beta = 1: else the mean would be learned only where it
-    is good already.
+    but the gradient of the mean is multiplied by the scale over the shared one, the beta-NLL of Seitzer et al., "On
+    the pitfalls of heteroscedastic uncertainty estimation" (ICLR 2022) with beta = 0.5: else the mean would be learned
+    only where it is good already. On held-out music 0 gave a greater error, and 1 a lower density.
 
     Args:
         per_pixel: Whether the decoder emits a raw scale for each pixel as a second channel.
@@ -111,8 +111,8 @@ class GaussianLikelihood(Likelihood):
         """Return log p(x|z) of each pixel, shape `(batch, bins, frames, 1)`, in nats."""
         mean, scale = self.mean(parameters), self.scale(parameters)
         if self.per_pixel:
-            shared_variance = tf.square(to_scale(tf.convert_to_tensor(self.raw_scale), self.min_scale))
-            mean = _scale_gradient(mean, tf.square(scale) / shared_variance)
+            shared_scale = to_scale(tf.convert_to_tensor(self.raw_scale), self.min_scale)
+            mean = _scale_gradient(mean, scale / shared_scale)
         standardized = (tf.cast(windows, tf.float32) - mean) / scale
         return -0.5 * tf.square(standardized) - tf.math.log(scale) - 0.5 * np.log(2 * np.pi)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from spectrovae.checks import check_positive_int, check_seed
 from spectrovae.converter import SpectrogramConverter
-from spectrovae.decoder import build_decoder
+from spectrovae.decoder import build_decoder, check_refine
 from spectrovae.diagnosis import Diagnosis, diagnose
 from spectrovae.encoder import build_encoder
 from spectrovae.likelihood import Likelihood, get_likelihood
@@ -19,7 +19,7 @@ from spectrovae.prior import GaussianMixturePrior
 from spectrovae.sequence_prior import SequencePrior
 from spectrovae.texture import Texture
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the saved models that this library writes, and the newest that it reads."""
 
 
@@ -59,9 +59,11 @@ class SpectroVAE(Objective, Pieces):
         latent_steps: Number of codes along a window, each of `latent_dim` numbers: 1, or a divisor of the steps that
             `decoder_depth` leaves, in the temporal architecture. With several the prior is a `SequencePrior`, which
             knows how sounds follow one another, and what is generated may have any length.
+        refine: What the convolutions of the temporal decoder look at: `"steps"`, what the linear path has made of the
+            code, or `"codes"`, the codes themselves. By default codes where there are several, of 32 frames or fewer.
         warm_start: Whether the first `fit` begins with `adapt`, the linear optimum of its data, where there is one:
-            in the temporal architecture with a Gaussian likelihood. The linear paths are then not trained further,
-            since the optimizer would only shake them.
+            in the temporal architecture with a Gaussian likelihood. Where steps are refined, the linear paths are then
+            not trained further, since the optimizer would only shake them.
         seed: Integer that decides the initial weights and all draws that have no seed of their own.
         component_names: A name for each component of the prior, such as `["strings", "drums"]`, for `generate`. They
             can be set later too: `model.component_names = [...]`.
@@ -91,6 +93,7 @@ class SpectroVAE(Objective, Pieces):
         num_kl_samples: int = 1,
         learn_weights: bool = False,
         latent_steps: int = 1,
+        refine: str | None = None,
         warm_start: bool = True,
         seed: int | None = None,
         component_names: Sequence[str] | None = None,
@@ -117,14 +120,14 @@ class SpectroVAE(Objective, Pieces):
         self.encoder = build_encoder(
             self.input_shape, latent_dim, architecture, posterior, decoder_depth, network_seed, latent_steps
         )
+        self.refine = check_refine(refine, self.latent_steps, self.input_shape[1])
         channels, decoder_seed = self.likelihood.num_channels, network_seed + 1000
-        self.decoder = build_decoder(
-            self.input_shape, latent_dim, channels, architecture, decoder_depth, width, decoder_seed, latent_steps
-        )
+        sizes = (decoder_depth, width, decoder_seed, latent_steps, self.refine)
+        self.decoder = build_decoder(self.input_shape, latent_dim, channels, architecture, *sizes)
         self.converter = _fitting_converter(converter, self.input_shape)
         if self.can_adapt:
-            self.encoder.get_layer("linear_mean").trainable = not warm_start
-            self.decoder.get_layer("linear_window").trainable = not warm_start
+            for layer in (self.encoder.get_layer("linear_mean"), self.decoder.get_layer("linear_window")):
+                layer.trainable = self.refine == "codes" or not warm_start
         prior = GaussianMixturePrior if latent_steps == 1 else SequencePrior
         self.prior = prior(num_components, learn_weights, seed=seed, name="prior")
         self.prior.build((None, *self.code_shape))
@@ -214,6 +217,7 @@ class SpectroVAE(Objective, Pieces):
             "num_kl_samples": self.num_kl_samples,
             "learn_weights": self.learn_weights,
             "latent_steps": self.latent_steps,
+            "refine": self.refine,
             "warm_start": self.warm_start,
             "seed": self.seed,
             "component_names": None if self.component_names is None else list(self.component_names),
@@ -229,6 +233,7 @@ class SpectroVAE(Objective, Pieces):
                 f"The model was saved by a newer spectrovae, in format {version}; this one reads formats up to "
                 f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade spectrovae"
             )
+        config |= {"refine": "steps"} if version < 3 else {}
         nested = ("likelihood", "converter")
         return cls(**config | {key: keras.saving.deserialize_keras_object(config[key]) for key in nested})
 

@@ -175,8 +175,9 @@ class WarmStart:
         self.likelihood.raw_scale.assign(raw_scale)
         if self.likelihood.per_pixel:
             deviations = self.likelihood.to_raw_scale(optimum.residual_scales) - raw_scale
-            bias = np.concatenate([np.zeros_like(deviations), deviations])
-            self.decoder.get_layer("deep_window").bias.assign(bias)
+            bias = self.decoder.get_layer("deep_window").bias  # of one step or of several, one after the other
+            of_step = np.concatenate([np.zeros_like(deviations), deviations])
+            bias.assign(np.resize(of_step, bias.shape))
 
     @computed_once
     def refit_prior(self, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:

@@ -3,12 +3,14 @@ import pytest
 
 from spectrovae import decoding
 
+CASES = [(2, 4, "steps"), (1, 8, "steps"), (3, 4, "steps"), (2, 4, "codes"), (1, 8, "codes")]
 
-@pytest.fixture(params=[(2, 4), (1, 8), (3, 4)], ids=lambda param: f"depth {param[0]}, {param[1]} codes")
+
+@pytest.fixture(params=CASES, ids=lambda param: "depth {}, {} codes, refines {}".format(*param))
 def model(make_model, request):
     """A model of several codes whose deep path does something, and something else for every step and pixel."""
-    depth, latent_steps = request.param
-    model = make_model(decoder_depth=depth, latent_steps=latent_steps, latent_dim=3)
+    depth, latent_steps, refine = request.param
+    model = make_model(decoder_depth=depth, latent_steps=latent_steps, refine=refine, latent_dim=3)
     generator = np.random.default_rng(0)
     for weight in model.decoder.weights:
         if weight.ndim:
@@ -49,7 +51,9 @@ def test_a_margin_that_is_too_small_would_be_noticed(model, codes, monkeypatch):
 
 
 def test_the_decoder_sees_no_further_than_it_says(model, codes):
-    margin = -(-decoding.DECODER_CONTEXT * 2**model.decoder_depth * model.latent_steps // 32)  # codes
+    margin = decoding.DECODER_CONTEXT  # codes
+    if model.refine == "steps":
+        margin = -(-margin * 2**model.decoder_depth * model.latent_steps // 32)
     others = codes.copy()
     others[:, : 18 - margin] += 1
     others[:, 19 + margin :] -= 1

@@ -50,3 +50,11 @@ def test_a_newer_format_is_told(tmp_path):
             new.writestr(name, content)
     with pytest.raises(ValueError, match=f"newer spectrovae, in format {FORMAT_VERSION + 1}.*Upgrade"):
         keras.saving.load_model(path)
+
+
+def test_models_of_the_format_before_refine_their_steps():
+    before = keras.saving.load_model(FOLDER / "sequence_2.keras")
+    now = keras.saving.load_model(FOLDER / "sequence_3.keras")
+    assert (before.refine, now.refine) == ("steps", "codes")
+    again = type(before).from_config(before.get_config())
+    assert [weight.shape for weight in again.weights] == [weight.shape for weight in before.weights]

@@ -106,3 +106,21 @@ def test_errors_say_what_came():
 def test_a_layer_is_taken_as_it_is():
     layer = GaussianLikelihood()
     assert get_likelihood(layer) is layer
+
+
+def test_mean_is_learned_where_the_scale_is_large_too():
+    likelihood = GaussianLikelihood(per_pixel=True, min_scale=0.01, initial_scale=0.1)
+    windows = tf.constant([[[[0.5]], [[0.5]]]])
+    scales = np.float32([0.05, 0.2])
+    raw = likelihood.to_raw_scale(scales) - likelihood.to_raw_scale(0.1)
+    parameters = tf.constant(np.stack([[0.4, 0.4], raw], axis=-1).astype(np.float32).reshape(1, 2, 1, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        log_prob = likelihood.log_prob(parameters, windows)
+    expected = scipy.stats.norm.logpdf(0.1, scale=scales).sum()
+    assert float(log_prob[0]) == pytest.approx(expected, rel=1e-4)
+    gradient = tape.gradient(log_prob, parameters).numpy()[0, :, 0]
+    # Of the mean, what maximum likelihood gives times the scale over the shared one; of the scale, as it gives.
+    np.testing.assert_allclose(gradient[:, 0], 0.1 / scales**2 * scales / 0.1, rtol=1e-4)
+    slopes = -np.expm1(-(scales - 0.01))  # of softplus
+    np.testing.assert_allclose(gradient[:, 1], (0.1**2 / scales**3 - 1 / scales) * slopes, rtol=1e-3)

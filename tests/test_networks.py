@@ -85,8 +85,9 @@ def test_each_code_is_read_off_its_own_part_of_the_window(windows):
     np.testing.assert_allclose(encoder(np.concatenate(parts, axis=2)), parameters[:, [2, 0, 3, 1]], atol=1e-5)
 
 
-def test_decoder_of_several_codes_takes_any_number_of_them():
-    decoder = build_decoder((32, 32, 1), 3, 2, depth=2, width=8, latent_steps=4)
+@pytest.mark.parametrize("refine", ["steps", "codes"])
+def test_decoder_of_several_codes_takes_any_number_of_them(refine):
+    decoder = build_decoder((32, 32, 1), 3, 2, depth=2, width=8, latent_steps=4, refine=refine)
     assert decoder.output_shape == (None, 32, None, 2)
     kernel = decoder.get_layer("linear_window").kernel.numpy()
     for num_steps in (1, 4, 9):
@@ -100,6 +101,24 @@ def test_deep_path_of_the_decoder_starts_at_zero():
     codes = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     steps = (codes @ decoder.get_layer("linear_window").kernel.numpy()).reshape(5, 8, 32)
     np.testing.assert_allclose(decoder(codes), interpolate_frames(steps, 4), atol=1e-5)
+
+
+def test_decoder_that_refines_codes_gives_each_frame_its_own():
+    decoder = build_decoder((32, 32, 1), 3, 2, depth=2, width=8, latent_steps=4)
+    assert decoder.get_layer("deep_window").units == 8 * 2 * 32
+    decoder_of_long_codes = build_decoder((32, 128, 1), 3, 2, depth=2, width=8, latent_steps=2)
+    assert decoder_of_long_codes.get_layer("deep_window").units == 2 * 32
+    decoder.get_layer("deep_window").bias.assign(np.arange(8 * 2 * 32))
+    windows = decoder(np.zeros((1, 6, 3), np.float32)).numpy()
+    for channel in (0, 1):
+        expected = np.arange(8)[None, :] * 64 + np.arange(32)[:, None] + 32 * channel  # (bins, frames)
+        np.testing.assert_array_equal(windows[0, :, :, channel], np.tile(expected, 6))
+
+
+def test_what_cannot_be_refined_is_named():
+    for arguments in ({"refine": "codes"}, {"refine": "windows", "latent_steps": 4}):
+        with pytest.raises(ValueError, match=f"refine={arguments['refine']!r}"):
+            build_decoder((32, 32, 1), 3, depth=2, **arguments)
 
 
 @pytest.mark.parametrize(
