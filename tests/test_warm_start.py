@@ -59,6 +59,26 @@ def test_adapted_model_of_several_codes_is_pca_of_the_parts(make_model, windows,
     np.testing.assert_allclose(np.abs(np.corrcoef(codes.T, pca.transform(parts).T)[:3, 3:]), np.eye(3), atol=0.01)
 
 
+@pytest.mark.parametrize(("latent_steps", "refine"), [(1, "steps"), (4, "steps"), (4, "codes")])
+def test_spread_starts_as_the_residual_of_each_frequency(make_model, windows, latent_steps, refine):
+    model = make_model(latent_steps=latent_steps, refine=refine, num_components=1)
+    model.adapt(windows, time_reversal=False, verbose=0)
+    _, scales = model.decoded(tf.constant(model.encode(windows)))
+    residual = np.sqrt(np.square(windows - model.reconstruct(windows)).mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(scales, np.broadcast_to(residual[:, None, None], scales.shape), rtol=0.1)
+
+
+@pytest.mark.parametrize(("latent_steps", "refine"), [(1, "steps"), (4, "steps"), (4, "codes")])
+def test_linear_paths_are_trained_where_codes_are_refined(make_model, windows, latent_steps, refine):
+    model = make_model(latent_steps=latent_steps, refine=refine)
+    model.adapt(windows, verbose=0)
+    kernels = [model.encoder.get_layer("linear_mean").kernel, model.decoder.get_layer("linear_window").kernel]
+    before = [kernel.numpy() for kernel in kernels]
+    model.fit(windows, verbose=0)
+    moved = [not np.array_equal(kernel, old) for kernel, old in zip(kernels, before, strict=True)]
+    assert moved == [refine == "codes"] * 2
+
+
 def test_evidence_lower_bound_is_the_log_likelihood_of_scikit_learn(make_model, windows):
     # Fewer pixels than windows, else scikit-learn measures the noise on too few directions; and noise that is not
     # averaged away, so white noise around one pattern that does not change.
