@@ -46,7 +46,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="decides the split, initial weights and all draws")
     model = parser.add_argument_group("model")
     model.add_argument("--latent-dim", type=int, help="size of a code")
-    model.add_argument("--latent-steps", type=int, help="codes along a window; with several, pieces of any length")
+    model.add_argument(
+        "--latent-steps", type=int, help="codes along a window; 32 want --latent-dim 32 --decoder-depth 2"
+    )
     model.add_argument("--num-components", type=int, help="Gaussians in the prior")
     model.add_argument("--decoder-depth", type=int, help="how often the decoder doubles its grid")
     model.add_argument("--width", type=int, help="channels of the decoder")

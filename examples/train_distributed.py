@@ -16,6 +16,7 @@ tries it on one machine, with two processes.
 """
 
 import argparse
+import inspect
 import json
 import logging
 import math
@@ -37,6 +38,8 @@ from spectrovae.outputs import write_results
 from spectrovae.training import fit_resumably
 from spectrovae.workers import is_chief, num_workers
 
+MODEL_ARGUMENTS = ("latent_dim", "latent_steps", "num_components", "decoder_depth", "width")
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the settings that the command line gives."""
@@ -53,10 +56,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="decides initial weights and all draws")
     parser.add_argument("--launch", type=int, metavar="N", help="start N workers on this machine, to try it")
     model = parser.add_argument_group("model")
-    model.add_argument("--latent-dim", type=int, default=100, help="size of a window's code (%(default)s)")
-    model.add_argument("--num-components", type=int, default=8, help="Gaussians in the prior (%(default)s)")
-    model.add_argument("--decoder-depth", type=int, default=3, help="how often the decoder doubles its grid")
-    model.add_argument("--width", type=int, default=512, help="channels of the decoder (%(default)s)")
+    model.add_argument("--latent-dim", type=int, help="size of a code (%(default)s)")
+    model.add_argument("--latent-steps", type=int, help="codes along a window (%(default)s)")
+    model.add_argument("--num-components", type=int, help="Gaussians in the prior (%(default)s)")
+    model.add_argument("--decoder-depth", type=int, help="how often the decoder doubles its grid (%(default)s)")
+    model.add_argument("--width", type=int, help="channels of the decoder (%(default)s)")
+    defaults = {name: argument.default for name, argument in inspect.signature(SpectroVAE).parameters.items()}
+    parser.set_defaults(**{name: defaults[name] for name in MODEL_ARGUMENTS})
     window = parser.add_argument_group("window")
     window.add_argument("--sample-rate", type=int, default=22050, help="Hz (%(default)s)")
     window.add_argument("--n-fft", type=int, default=1024, help="samples per frame (%(default)s)")
@@ -121,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     train, validation = datasets if args.validation_split else (datasets, None)
     with strategy.scope():
-        settings = {name: getattr(args, name) for name in ("latent_dim", "num_components", "decoder_depth", "width")}
+        settings = {name: getattr(args, name) for name in MODEL_ARGUMENTS}
         model = SpectroVAE(converter.window_shape, converter=converter, seed=args.seed, **settings)
         model.compile(default_optimizer(args.learning_rate))
     history = fit_resumably(model, args.output, train, validation, args.epochs)
