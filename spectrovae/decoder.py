@@ -107,11 +107,12 @@ def _temporal_window(
         num_outputs * num_channels * bins, kernel_initializer="zeros", name="deep_window", dtype="float32"
     )(refinement_block(seen, width, seeds))
     deep = layers.Reshape((-1, num_channels * bins), dtype="float32")(deep)
-    if refine == "steps":
-        deep = LinearUpsampling1D(2**depth, dtype="float32")(deep)
-    mean = LinearUpsampling1D(2**depth, dtype="float32")(steps)
+    upsampling = LinearUpsampling1D(2**depth, dtype="float32")
+    mean = steps if refine == "steps" else upsampling(steps)
     mean = layers.Add(name="mean", dtype="float32")([mean, deep[..., :bins]])
     grid = layers.Concatenate(name="grid", dtype="float32")([mean, deep[..., bins:]])
+    if refine == "steps":  # all at once, which takes less time
+        grid = upsampling(grid)
     grid = layers.Reshape((-1, num_channels, bins), dtype="float32")(grid)
     return layers.Permute((3, 1, 2), name="window", dtype="float32")(grid)
 
