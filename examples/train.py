@@ -20,6 +20,7 @@ import keras
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset, dataset_report
+from spectrovae.files import replaced_when_complete
 from spectrovae.monitors import ListeningPages, TensorBoardSounds
 from spectrovae.optimizer import default_optimizer
 from spectrovae.outputs import write_results
@@ -107,6 +108,10 @@ def main(argv: list[str] | None = None) -> None:
     model.compile(default_optimizer(args.learning_rate))
 
     history = fit_resumably(model, args.output, train, validation, args.epochs, make_callbacks(args, train, validation))
+    if model.latent_steps > 1:  # codes that no longer move tell best how they follow one another
+        model.refit_prior(train)
+        with replaced_when_complete(args.output / "model.keras") as path:
+            model.save(path)
     diagnosis = write_results(model, train, validation, history, args.output, args.num_samples, args.seed, args.cache)
     print(f"\n{args.output} holds model.keras, log.csv, sounds and pictures after {len(history['loss'])} epochs.")
     print(diagnosis)

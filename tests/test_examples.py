@@ -115,6 +115,16 @@ def test_train_writes_everything_and_accounts_for_every_file(trained):
     assert (model.latent_dim, model.num_components, model.width) == (4, 2, 8)
 
 
+@LOUD
+def test_train_fits_the_prior_of_several_codes_once_more_at_the_end(recordings, tmp_path):
+    run_train(recordings, tmp_path, epochs=1, validation_split=0.3, num_samples=1, latent_steps=4)
+    before, model = (keras.saving.load_model(tmp_path / name) for name in ("checkpoint.keras", "model.keras"))
+    for part, is_same in (("encoder", True), ("decoder", True), ("prior", False)):
+        pairs = zip(getattr(before, part).weights, getattr(model, part).weights, strict=True)
+        # One file has the last step's weights, the other their average.
+        assert all(np.allclose(old, new, atol=1e-3) for old, new in pairs) == is_same
+
+
 def test_train_goes_on_where_it_stopped(trained, recordings, tmp_path, caplog):
     output = tmp_path / "trained"
     shutil.copytree(trained, output)
