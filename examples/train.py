@@ -24,7 +24,7 @@ from spectrovae.files import replaced_when_complete
 from spectrovae.monitors import ListeningPages, TensorBoardSounds
 from spectrovae.optimizer import default_optimizer
 from spectrovae.outputs import write_results
-from spectrovae.training import fit_resumably
+from spectrovae.training import MODEL_FILE, fit_resumably
 
 MODEL_ARGUMENTS = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior", "latent_steps")
 
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     history = fit_resumably(model, args.output, train, validation, args.epochs, make_callbacks(args, train, validation))
     if model.latent_steps > 1:  # codes that no longer move tell best how they follow one another
         model.refit_prior(train)
-        with replaced_when_complete(args.output / "model.keras") as path:
+        with replaced_when_complete(args.output / MODEL_FILE) as path:
             model.save(path)
     diagnosis = write_results(model, train, validation, history, args.output, args.num_samples, args.seed, args.cache)
     print(f"\n{args.output} holds model.keras, log.csv, sounds and pictures after {len(history['loss'])} epochs.")

@@ -79,7 +79,7 @@ class Pieces(Rendering):
             return self._sound_of(*self._decoded_one(codes), num_samples, texture, seed, rng)
         deviations = temperature * rng.standard_normal((len(components), self.latent_dim))
         starts = self._window_starts(num_samples)
-        means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
+        means, scales = self._distributions(components)
         codes = walk_between(means, scales, deviations, len(starts))
         return self._sound_of(*self._join(codes, starts), num_samples, texture, seed, rng)
 
@@ -184,7 +184,7 @@ class Pieces(Rendering):
         if self.latent_steps > 1:
             codes = self._fade_loops(ends, components, self.num_steps_for(self.num_frames_of(duration)))
             return self._sound_of(*self._decoded_one(codes[None]), num_samples, texture, seed, rng)
-        means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
+        means, scales = self._distributions(components)
         codes = walk_between(means, scales, (ends - means) / scales, len(starts))
         return self._sound_of(*self._join(codes, starts), num_samples, texture, seed, rng)
 
@@ -211,9 +211,13 @@ class Pieces(Rendering):
         num_waypoints = max(num_waypoints, len(chosen))
         return chosen[np.arange(num_waypoints) * len(chosen) // num_waypoints]
 
+    def _distributions(self, components: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means and standard deviations of components, with `latent_dim` as the last axis."""
+        return np.asarray(self.prior.means)[components], np.asarray(self.prior.scales)[components]
+
     def _fade_loops(self, ends: np.ndarray, components: np.ndarray, num_steps: int) -> np.ndarray:
         """Return codes `(num_steps, latent_dim)` that repeat the first window and turn into repeats of the second."""
-        means, scales = (np.asarray(values)[components] for values in (self.prior.means, self.prior.scales))
+        means, scales = self._distributions(components)
         first, second = (ends - means[:, None]) / scales[:, None]
         first, second, share = fade_loops(first, second, num_steps)
         mean, scale = ((1 - share) * start + share * end for start, end in (means, scales))
