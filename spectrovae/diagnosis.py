@@ -213,9 +213,9 @@ class _Reference:
 
     def reconstruct(self, windows: np.ndarray) -> np.ndarray:
         """Return what PCA makes of windows, in [0, 1]."""
-        steps = average_frames(windows, self._pool_size)
+        steps = average_frames(windows, self._pool_size).swapaxes(1, 2)
         codes = (steps.reshape(-1, self._mean.size) - self._mean) @ self._encoder  # of each part of a window
-        restored = (self._mean + codes @ self._decoder).reshape(steps.shape)
+        restored = (self._mean + codes @ self._decoder).reshape(steps.shape).swapaxes(1, 2)
         return np.clip(interpolate_frames(restored, self._pool_size), 0, 1)
 
 

@@ -1,11 +1,12 @@
 """Probabilistic PCA of a data set: the linear optimum that `adapt` gives a model as its start."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from spectrovae.directions import principal_directions, symmetric_directions
+from spectrovae.directions import fold, principal_directions, symmetric_directions
 from spectrovae.sampling import WindowSample
 
 PARTS_PER_WINDOW = 8
@@ -145,29 +146,29 @@ def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:
         pool_size: Number of frames to average, a divisor of `frames`.
 
     Returns:
-        Shape `(batch, frames / pool_size, bins)`: time first, as the temporal networks see it.
+        Shape `(batch, bins, frames / pool_size)`.
     """
     batch, bins, frames, _ = windows.shape
     # A matrix product takes a tenth of the time of `mean` over so short an axis.
     means = windows.reshape(-1, pool_size) @ np.full(pool_size, 1 / pool_size, windows.dtype)
-    return means.reshape(batch, bins, frames // pool_size).swapaxes(1, 2)
+    return means.reshape(batch, bins, frames // pool_size)
 
 
 def interpolate_frames(steps: np.ndarray, pool_size: int) -> np.ndarray:
     """Undo `average_frames` as far as it goes: linear interpolation between the middles of the steps.
 
     Args:
-        steps: Shape `(batch, num_steps, bins)`.
+        steps: Shape `(batch, bins, num_steps)`.
         pool_size: Number of frames of a step.
 
     Returns:
         Windows of shape `(batch, bins, num_steps * pool_size, 1)`.
     """
-    num_steps = steps.shape[1]
+    num_steps = steps.shape[-1]
     middles = (np.arange(num_steps) + 0.5) * pool_size - 0.5
     frames = np.arange(num_steps * pool_size)
-    weights = np.stack([np.interp(frames, middles, row) for row in np.eye(num_steps)], axis=1)
-    return np.einsum("fs,nsb->nbf", weights.astype(steps.dtype), steps)[..., None]
+    weights = np.stack([np.interp(frames, middles, row) for row in np.eye(num_steps)])
+    return (steps @ weights.astype(steps.dtype))[..., None]
 
 
 def fit_linear_optimum(
@@ -193,19 +194,22 @@ def fit_linear_optimum(
     Raises:
         ValueError: If there are fewer than two windows, or their values are not finite.
     """
-    steps, sample, num_windows = _collect(batches, pool_size, num_residual_windows, seed)
-    if num_windows < 2:
+    sample = WindowSample(num_residual_windows, seed)
+    averaged = (average_frames(batch, pool_size) for batch in sample.collect(map(np.asarray, batches)))
+    steps = [fold(batch) for batch in averaged] if time_reversal else list(averaged)
+    if sample.num_seen < 2:
         raise ValueError(
             "The linear start needs at least 2 windows; a model with warm_start=False does without. "
-            f"Received: {num_windows}"
+            f"Received: {sample.num_seen}"
         )
-    if not np.isfinite(steps.min() + steps.max()):
+    if not all(np.isfinite(batch).all() for batch in steps):
         raise ValueError("Windows must have finite values from 0 to 1. Received: windows that hold NaN or infinity")
     find_directions = symmetric_directions if time_reversal else principal_directions
     mean, directions, variances = find_directions(steps, latent_dim, seed)
+    del steps
     missing = (0, latent_dim - len(directions))
-    mean, directions = mean.ravel(), np.pad(directions.reshape(-1, mean.size), (missing, (0, 0)))
-    noise_variance, residual_scales = _measure_residual(sample, mean, directions, pool_size)
+    mean, directions = _time_first(mean[None])[0], np.pad(_time_first(directions), (missing, (0, 0)))
+    noise_variance, residual_scales = _measure_residual(np.stack(sample.windows), mean, directions, pool_size)
     return LinearOptimum(
         mean=mean,
         directions=directions,
@@ -213,28 +217,22 @@ def fit_linear_optimum(
         noise_variance=noise_variance,
         residual_scales=residual_scales,
         pool_size=pool_size,
-        num_windows=num_windows,
+        num_windows=sample.num_seen,
     )
 
 
-def _collect(
-    batches: Iterable[np.ndarray], pool_size: int, sample_size: int, seed: int | None
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return averaged windows, a random sample of full windows, and the number of windows."""
-    sample = WindowSample(sample_size, seed)
-    averaged = [average_frames(batch, pool_size) for batch in sample.collect(map(np.asarray, batches))]
-    if not averaged:
-        return np.empty((0, 0, 0)), np.empty((0, 0, 0, 0)), 0
-    return np.concatenate(averaged), np.stack(sample.windows), sample.num_seen
+def _time_first(steps: np.ndarray) -> np.ndarray:
+    """Flatten (batch, bins, num_steps) as the temporal networks do: (batch, num_steps * bins)."""
+    return steps.swapaxes(1, 2).reshape(len(steps), math.prod(steps.shape[1:]))
 
 
 def _measure_residual(
     windows: np.ndarray, mean: np.ndarray, directions: np.ndarray, pool_size: int
 ) -> tuple[float, np.ndarray]:
     """Return the noise variance and the residual scales that projection to the directions leaves of windows."""
-    steps = average_frames(windows, pool_size)
+    steps = average_frames(windows, pool_size).swapaxes(1, 2)
     centred = steps.reshape(len(windows), -1) - mean
-    restored = (mean + centred @ directions.T @ directions).reshape(steps.shape)
+    restored = (mean + centred @ directions.T @ directions).reshape(steps.shape).swapaxes(1, 2)
     squares = np.square(windows - interpolate_frames(restored, pool_size))
     num_pixels = windows[0].size
     share_left = 1 - min(len(directions), num_pixels - 1) / num_pixels

@@ -50,7 +50,7 @@ def test_adapted_model_of_several_codes_is_pca_of_the_parts(make_model, windows,
     # The decoder goes straight from the middle of each part to that of the next.
     errors = [
         np.sqrt(np.square(still - other).mean())
-        for other in (interpolate_frames(projection, 4), model.reconstruct(still))
+        for other in (interpolate_frames(projection.swapaxes(1, 2), 4), model.reconstruct(still))
     ]
     assert errors[1] == pytest.approx(errors[0], rel=0.01)
     optimum = model.linear_optimum([still], time_reversal=False)
