@@ -20,11 +20,10 @@ import keras
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset, dataset_report
-from spectrovae.files import replaced_when_complete
 from spectrovae.monitors import ListeningPages, TensorBoardSounds
 from spectrovae.optimizer import default_optimizer
 from spectrovae.outputs import write_results
-from spectrovae.training import MODEL_FILE, fit_resumably
+from spectrovae.training import fit_resumably
 
 MODEL_ARGUMENTS = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior", "latent_steps")
 
@@ -47,9 +46,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="decides the split, initial weights and all draws")
     model = parser.add_argument_group("model")
     model.add_argument("--latent-dim", type=int, help="size of a code")
-    model.add_argument(
-        "--latent-steps", type=int, help="codes along a window; 32 want --latent-dim 32 --decoder-depth 2"
-    )
+    model.add_argument("--latent-steps", type=int, help="codes along a window; 32 want --latent-dim 32")
     model.add_argument("--num-components", type=int, help="Gaussians in the prior")
     model.add_argument("--decoder-depth", type=int, help="how often the decoder doubles its grid")
     model.add_argument("--width", type=int, help="channels of the decoder")
@@ -108,10 +105,6 @@ def main(argv: list[str] | None = None) -> None:
     model.compile(default_optimizer(args.learning_rate))
 
     history = fit_resumably(model, args.output, train, validation, args.epochs, make_callbacks(args, train, validation))
-    if model.latent_steps > 1:  # codes that no longer move tell best how they follow one another
-        model.refit_prior(train)
-        with replaced_when_complete(args.output / MODEL_FILE) as path:
-            model.save(path)
     diagnosis = write_results(model, train, validation, history, args.output, args.num_samples, args.seed, args.cache)
     print(f"\n{args.output} holds model.keras, log.csv, sounds and pictures after {len(history['loss'])} epochs.")
     print(diagnosis)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spectrovae.batching import training_part
 from spectrovae.checkpoints import Rows, averaged_weights, read_rows, restore_checkpoint, save_checkpoint
 from spectrovae.files import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
 from spectrovae.model import SpectroVAE
@@ -55,11 +56,14 @@ def fit_resumably(
     `epochs` is not trained further. An optimizer with `use_ema=True` is validated and saved with its average. Of
     several workers only the chief reads and writes the folder.
 
+    Where there are several codes along a window, the prior of the best epoch is fitted once more at the end
+    (`refit_prior`), unless `training` is an iterator, which cannot be walked over again.
+
     A loss or a weight that is NaN or infinite stops the training at once: a logged error tells what to try, and the
     folder and the model keep the epochs before.
 
     Args:
-        model: A compiled model. It ends with the weights of the best epoch, those of `model.keras`.
+        model: A compiled model. It ends with the weights of `model.keras`.
         folder: Made if need be.
         training: Windows to train on, as `SpectroVAE.fit` takes them.
         validation: Held-out windows; their `val_loss` decides which epoch is the best. Without them it is the last.
@@ -136,6 +140,10 @@ def _fit_in(
                 raise FloatingPointError(f"{error} {_ADVICE}") from None
             logger.error("%s %s keeps the %d epochs before. %s", error, folder, len(rows), _ADVICE)
     model.load_weights(folder / MODEL_FILE)
+    if model.latent_steps > 1 and not hasattr(training, "__next__"):
+        # While codes move the prior lags behind, and what it makes of long pieces wanders off.
+        model.refit_prior(training_part(training, kwargs.get("validation_split", 0)))
+        save_checkpoint(model, folder / MODEL_FILE, read_rows(folder / MODEL_FILE))
     return _columns(rows)
 
 

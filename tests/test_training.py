@@ -64,6 +64,23 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(train, tmp_path,
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+def test_the_prior_of_several_codes_is_fitted_to_those_of_the_best_epoch(make_model, windows, tmp_path):
+    model = make_model(latent_steps=4, decoder_depth=2)
+    model.compile(keras.optimizers.Adam(0.01))
+    arguments = {"validation_split": 0.5, "batch_size": 8, "verbose": 0}
+    fit_resumably(model, tmp_path, windows[:32], epochs=2, **arguments)
+    fitted = model.prior.get_weights()
+    saved, last = (keras.saving.load_model(tmp_path / name) for name in ("model.keras", "checkpoint.keras"))
+    assert (
+        max(np.abs(ours - theirs).max() for ours, theirs in zip(fitted, last.prior.get_weights(), strict=True)) > 0.01
+    )
+    model.refit_prior(windows[:16])
+    for again, ours, loaded in zip(model.prior.get_weights(), fitted, saved.prior.get_weights(), strict=True):
+        np.testing.assert_array_equal(loaded, ours)
+        np.testing.assert_allclose(again, ours, atol=1e-5)
+    assert len(fit_resumably(model, tmp_path, windows[:32], epochs=3, **arguments)["loss"]) == 3
+
+
 def test_a_finished_training_is_left_alone_and_can_be_prolonged(train, tmp_path, caplog):
     caplog.set_level(logging.INFO, "spectrovae")
     model, history = train(tmp_path, 2)
