@@ -15,7 +15,7 @@ _BLOCK_SIZE = 2**24  # numbers that are copied at once: 64 MB
 def principal_directions(batches: Sequence[np.ndarray], num_directions: int, seed: int | None = None) -> Directions:
     """Find the directions in which sequences vary most.
 
-    Memory holds the batches as they are, and some of their channels at once.
+    Memory holds the batches as they are, in half precision if you like, and some of their channels in float32.
 
     Args:
         batches: Arrays of shape `(batch, num_channels, num_steps)`, of at least 2 sequences in all.
@@ -65,7 +65,7 @@ def symmetric_directions(folded: Sequence[np.ndarray], num_directions: int, seed
     squares = np.concatenate([even_squares, odd_squares])
     order = np.argsort(-squares, kind="stable")[:num_directions]
     is_even = order < len(even_squares)
-    directions = np.zeros((len(order), num_channels, num_steps), mean.dtype)
+    directions = np.zeros((len(order), num_channels, num_steps), np.float32)
     directions[is_even, :, :split] = even_directions[order[is_even]]
     directions[~is_even, :, split:] = odd_directions[order[~is_even] - len(even_squares)]
     num_sequences = 2 * sum(map(len, folded))
@@ -98,7 +98,7 @@ def fold(sequences: np.ndarray) -> np.ndarray:
 
 def _mean(batches: Sequence[np.ndarray]) -> np.ndarray:
     total = sum(batch.sum(axis=0, dtype=np.float64) for batch in batches)
-    return (total / sum(map(len, batches))).astype(batches[0].dtype)
+    return (total / sum(map(len, batches))).astype(np.float32)
 
 
 def _decompose(
@@ -111,11 +111,13 @@ def _decompose(
     num_sequences = sum(map(len, batches))
     size = min(num_directions + 10, num_sequences, mean.size)
     if not size:
-        return np.zeros((0, *mean.shape)), np.zeros(0)
+        return np.zeros((0, *mean.shape), np.float32), np.zeros(0)
     blocks = partial(_centred_blocks, batches, mean)
     if num_sequences < mean.size:
         # The Gram matrix of few long rows has the same left singular vectors, and is a power iteration by itself.
-        matrix, num_iterations = sum(block @ block.T for block in blocks()), 1
+        matrix, num_iterations = np.zeros((num_sequences, num_sequences), np.float32), 1
+        for block in blocks():
+            matrix += block @ block.T
     else:
         matrix, num_iterations = np.concatenate([*blocks()], axis=1), 3  # fewer lose directions
     # Without LU decompositions between them iterations lose all but the strongest directions in float32.
@@ -127,7 +129,7 @@ def _decompose(
     squares, vectors = np.linalg.eigh(np.dot(reduced, reduced.T).astype(np.float64))
     squares, vectors = np.maximum(squares[::-1], 0)[:num_directions], vectors[:, ::-1][:, :num_directions]
     is_there = squares > 1e-7 * squares[0]
-    directions = (vectors[:, is_there] / np.sqrt(squares[is_there])).astype(reduced.dtype).T @ reduced
+    directions = (vectors[:, is_there] / np.sqrt(squares[is_there])).astype(np.float32).T @ reduced
     return directions.reshape(-1, *mean.shape), squares[is_there]
 
 
@@ -138,6 +140,6 @@ def _centred_blocks(batches: Sequence[np.ndarray], mean: np.ndarray) -> Iterator
     num_at_once = max(1, _BLOCK_SIZE // (num_sequences * num_steps))
     for start in range(0, num_channels, num_at_once):
         channels = slice(start, start + num_at_once)
-        block = np.concatenate([batch[:, channels] for batch in batches])
+        block = np.concatenate([batch[:, channels] for batch in batches], dtype=np.float32)
         block -= mean[channels]
         yield block.reshape(num_sequences, -1)

@@ -91,6 +91,6 @@ def test_time_reversal_is_that_of_windows_and_their_mirror_images(windows, num_f
     windows = windows[:, :, :num_frames]
     symmetric = fit_linear_optimum([windows], 6, pool_size=4, time_reversal=True, seed=0)
     both = fit_linear_optimum([windows, windows[:, :, ::-1]], 6, pool_size=4, seed=0)
-    np.testing.assert_allclose(symmetric.mean, both.mean, atol=1e-5)
+    np.testing.assert_allclose(symmetric.mean, both.mean, atol=2e-4)  # half precision
     np.testing.assert_allclose(symmetric.variances, both.variances, rtol=1e-3)
     np.testing.assert_allclose(np.abs(symmetric.directions @ both.directions.T), np.eye(6), atol=0.02)
