@@ -20,7 +20,7 @@ from spectrovae.synthesis import compose_collection
 from spectrovae.training import fit_resumably
 from spectrovae.tuning import Sweep, SweepSettings, write_report
 
-CHOICES = {"latent_dim": [25, 50, 100, 200], "num_components": [1, 4, 16], "decoder_depth": [3, 4, 5]}
+CHOICES = {"latent_dim": [25, 50, 100, 200], "num_components": [1, 4, 16], "decoder_depth": [2, 3, 4]}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

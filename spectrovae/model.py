@@ -83,7 +83,7 @@ class SpectroVAE(Objective, Pieces):
         input_shape: tuple[int, ...] = (512, 512, 1),
         latent_dim: int = 100,
         num_components: int = 8,
-        decoder_depth: int = 3,
+        decoder_depth: int = 2,
         architecture: str = "temporal",
         posterior: str = "diagonal",
         likelihood: str | Likelihood = "heteroscedastic_gaussian",

@@ -94,7 +94,7 @@ class OursAlongTime(Ours):
     """`SpectroVAE` with 32 codes of 32 numbers along a window, whatever the size that is asked for."""
 
     def __init__(self, latent_dim: int, seed: int) -> None:
-        super().__init__(32, seed, latent_steps=32, decoder_depth=2)
+        super().__init__(32, seed, latent_steps=32)
 
 
 class Classic:
