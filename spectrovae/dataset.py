@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,9 @@ from spectrovae.files import PathLike
 from spectrovae.recordings import Recordings
 from spectrovae.report import RecordingsReport
 from spectrovae.shards import register_files
+
+_NUM_READERS = min(4, os.cpu_count() or 1)
+"""How many batches are read at once. One reader is faster than training; each holds a batch in memory."""
 
 _reports: weakref.WeakKeyDictionary[tf.data.Dataset, RecordingsReport] = weakref.WeakKeyDictionary()
 
@@ -192,7 +196,11 @@ def _windows(
     # Integers that are uniform below 2 ** 32, new ones each epoch.
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
     dataset = tf.data.Dataset.zip(windows, draws).batch(batch_size)
-    dataset = dataset.map(read_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    dataset = dataset.map(read_batch, num_parallel_calls=_NUM_READERS, deterministic=True).prefetch(2)
+    # With the autotuner an epoch may wait up to two seconds for the end of the one before.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.with_options(options)
     _reports[dataset] = RecordingsReport(
         tuple(recording for _, recording in used), report.left_out, report.window_duration
     )
