@@ -76,8 +76,8 @@ def fold(sequences: np.ndarray) -> np.ndarray:
     """Turn sequences so that the first half of them holds what is its own mirror image, and the second half the rest.
 
     With `s` for a sequence and `r` for the same one played backwards, the first half becomes that of
-    `(r + s) / sqrt(2)`, the second half that of `(r - s) / sqrt(2)`; a step in the middle stays. Lengths and angles stay
-    what they are, and `fold` undoes itself.
+    `(r + s) / sqrt(2)`, the second half that of `(r - s) / sqrt(2)`; a step in the middle stays. Lengths and angles
+    stay what they are, and `fold` undoes itself.
 
     Args:
         sequences: Shape `(..., num_steps)`.
