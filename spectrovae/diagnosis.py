@@ -13,9 +13,9 @@ import tensorflow as tf
 from spectrovae.batching import iterate_batches, limited_batches
 from spectrovae.distances import ratio_or_nan
 from spectrovae.evaluation import pairwise_distance
-from spectrovae.linear import average_frames, interpolate_frames
 from spectrovae.metrics import live_components, perplexity
 from spectrovae.objective import Objective
+from spectrovae.pooling import restore_windows
 from spectrovae.sampling import WindowSample
 from spectrovae.warm_start import NUM_PASSES, WINDOWS_PER_PASS
 
@@ -213,10 +213,7 @@ class _Reference:
 
     def reconstruct(self, windows: np.ndarray) -> np.ndarray:
         """Return what PCA makes of windows, in [0, 1]."""
-        steps = average_frames(windows, self._pool_size).swapaxes(1, 2)
-        codes = (steps.reshape(-1, self._mean.size) - self._mean) @ self._encoder  # of each part of a window
-        restored = (self._mean + codes @ self._decoder).reshape(steps.shape).swapaxes(1, 2)
-        return np.clip(interpolate_frames(restored, self._pool_size), 0, 1)
+        return np.clip(restore_windows(windows, self._mean, self._encoder, self._decoder, self._pool_size), 0, 1)
 
 
 def _measure(

@@ -5,7 +5,7 @@ import pytest
 from spectrovae.blocks import LinearUpsampling1D
 from spectrovae.decoder import build_decoder
 from spectrovae.encoder import ARCHITECTURES, build_encoder
-from spectrovae.linear import interpolate_frames
+from spectrovae.pooling import interpolate_frames
 
 
 def test_classic_networks_have_the_parameters_of_the_reference_model():

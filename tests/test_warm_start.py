@@ -4,7 +4,7 @@ import pytest
 import sklearn.decomposition
 import tensorflow as tf
 
-from spectrovae.linear import interpolate_frames
+from spectrovae.pooling import interpolate_frames
 
 
 def flatten(windows: np.ndarray) -> np.ndarray:

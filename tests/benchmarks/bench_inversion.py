@@ -17,8 +17,8 @@ import librosa
 import numpy as np
 
 from spectrovae import SpectrogramConverter, audio_dataset
-from spectrovae.linear import average_frames, interpolate_frames
 from spectrovae.phase import griffin_lim
+from spectrovae.pooling import average_frames, interpolate_frames
 from spectrovae.stft import stream_magnitudes
 from spectrovae.synthesis import compose_collection
 
