@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -19,6 +21,13 @@ def test_without_a_seed_the_generator_goes_on():
     generators = [keras.random.SeedGenerator(0) for _ in range(2)]
     first, same = ([tuple(stateless_seed(None, each).numpy()) for _ in range(3)] for each in generators)
     assert first == same and len(set(first)) == 3
+
+
+def test_no_two_threads_get_the_same_draw():
+    generator = keras.random.SeedGenerator(0)
+    with ThreadPoolExecutor(8) as threads:
+        draws = list(threads.map(lambda _: tuple(stateless_seed(None, generator).numpy()), range(400)))
+    assert len(set(draws)) == 400
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "a"])
