@@ -7,6 +7,7 @@ from keras import layers
 
 from spectrovae.blocks import LinearUpsampling1D, convolution_block, kernel_initializer, refinement_block
 from spectrovae.encoder import check_network
+from spectrovae.separable import SeparableDenseTranspose
 
 REFINED = ("steps", "codes")
 """What the convolutions of a temporal decoder may look at."""
@@ -91,11 +92,9 @@ def _temporal_window(
     refine: str,
 ) -> keras.KerasTensor:
     bins, frames, _ = input_shape
-    seeds = itertools.count(seed)
+    seeds = itertools.count(seed + 2)  # after those of the linear path
     steps_per_code = frames // 2**depth // latent_steps
-    linear = layers.Dense(
-        steps_per_code * bins, kernel_initializer=kernel_initializer(seeds), name="linear_window", dtype="float32"
-    )(codes)
+    linear = SeparableDenseTranspose(steps_per_code, bins, seed, name="linear_window", dtype="float32")(codes)
     steps = layers.Reshape((-1, bins), dtype="float32")(linear)
     if refine == "steps":
         # Averaged spectra of music have a mean of about 0.3 and a deviation of about 0.15.

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from spectrovae.batching import iterate_batches, limited_batches
+from spectrovae.batching import iterate_batches
 from spectrovae.distances import ratio_or_nan
 from spectrovae.evaluation import pairwise_distance
 from spectrovae.metrics import live_components, perplexity
 from spectrovae.objective import Objective
-from spectrovae.pooling import restore_windows
+from spectrovae.reference import TrainingReference
 from spectrovae.sampling import WindowSample
-from spectrovae.warm_start import NUM_PASSES, WINDOWS_PER_PASS
 
 ACTIVE_SHARE = 0.01
 """A latent dimension is active if the means of q(z|x) hold more than this share of its variance over the data."""
@@ -49,8 +47,8 @@ class Diagnosis:
             of PCA, is clipped to [0, 1] before it is measured.
         mean_spectrum_rmse_db: The same for the mean spectrum of the training windows (of the measured ones where those
             were not given) in place of each reconstruction.
-        pca_rmse_db: The same for probabilistic PCA of the training windows with `latent_dim` numbers for each code, as
-            `adapt` fits it; None where training windows were not given.
+        pca_rmse_db: The same for PCA of the training windows, averaged over 16 frames, with `latent_dim` numbers for
+            each code; None where training windows were not given.
         num_training_windows: Training windows that were used, those of repeated walks included; 0 where not given.
         silent_share: Share of the windows that never rise above the floor of the converter.
         num_generated: Windows that were generated.
@@ -150,7 +148,7 @@ def diagnose(
     model: Objective, x: Any, training: Any = None, num_generated: int = 16, batch_size: int = 32
 ) -> Diagnosis:
     """Measure a model; `SpectroVAE.diagnose` is this function, and says what the arguments are."""
-    reference = None if training is None else _Reference(model, training, batch_size)
+    reference = None if training is None else TrainingReference(model, training, batch_size)
     sample = WindowSample(_NUM_COMPARED, seed=0)
     num_windows, totals = 0, dict[str, Any]()
     for windows in sample.collect(np.asarray(batch) for batch in iterate_batches(x, batch_size)):
@@ -190,34 +188,8 @@ def diagnose(
     )
 
 
-class _Reference:
-    """What training windows tell: their mean spectrum, PCA of the model's size, shares of the prior's components."""
-
-    def __init__(self, model: Objective, training: Any, batch_size: int) -> None:
-        self.num_windows = 0
-        self.spectrum = np.zeros(model.encoder.input_shape[1])  # dB
-        self.shares = np.zeros(model.prior.num_components)
-        batches = self._watched(model, limited_batches(training, NUM_PASSES, NUM_PASSES * WINDOWS_PER_PASS, batch_size))
-        optimum = model.linear_optimum(batches)
-        self._pool_size, self._mean = optimum.pool_size, optimum.mean
-        self._encoder, self._decoder = optimum.encoder_kernel, optimum.decoder_kernel
-        self.spectrum, self.shares = self.spectrum / self.num_windows, self.shares / self.num_windows
-
-    def _watched(self, model: Objective, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        for windows in batches:
-            draws = model.posterior_of(windows).sample(seed=tf.constant([self.num_windows, 1], tf.int32))
-            self.shares += np.sum(model.prior.responsibilities(draws), axis=0)
-            self.spectrum += model.converter.to_decibels(windows).mean(axis=(2, 3)).sum(axis=0)
-            self.num_windows += len(windows)
-            yield windows
-
-    def reconstruct(self, windows: np.ndarray) -> np.ndarray:
-        """Return what PCA makes of windows, in [0, 1]."""
-        return np.clip(restore_windows(windows, self._mean, self._encoder, self._decoder, self._pool_size), 0, 1)
-
-
 def _measure(
-    model: Objective, windows: np.ndarray, reference: _Reference | None, seed: tf.Tensor
+    model: Objective, windows: np.ndarray, reference: TrainingReference | None, seed: tf.Tensor
 ) -> dict[str, np.ndarray]:
     """Return what is measured of each window; the first axis is that of the windows."""
     posterior = model.posterior_of(windows)

@@ -8,6 +8,7 @@ from keras import layers
 from spectrovae.blocks import convolution_block, kernel_initializer
 from spectrovae.checks import check_positive_int
 from spectrovae.posterior import num_posterior_parameters
+from spectrovae.separable import SeparableDense
 
 ARCHITECTURES = ("temporal", "classic")
 
@@ -94,9 +95,8 @@ def _temporal_parameters(
     sequence = layers.Reshape((bins, frames), dtype="float32")(inputs)
     sequence = layers.Permute((2, 1), name="frames_first", dtype="float32")(sequence)
     steps = layers.AveragePooling1D(2**depth, name="linear_pooling", dtype="float32")(sequence)
-    mean = layers.Dense(
-        latent_dim, kernel_initializer=keras.initializers.GlorotUniform(seed), name="linear_mean", dtype="float32"
-    )(layers.Reshape((*outer_shape, steps_per_code * bins), dtype="float32")(steps))
+    parts = layers.Reshape((*outer_shape, steps_per_code, bins), dtype="float32")(steps)
+    mean = SeparableDense(latent_dim, seed, name="linear_mean", dtype="float32")(parts)
     # Starts the same for all windows, as in the linear optimum.
     averages = layers.AveragePooling1D(steps_per_code, dtype="float32")(steps)
     raw_scales = layers.Dense(

@@ -1,13 +1,12 @@
 """Probabilistic PCA of a data set: the linear optimum that `adapt` gives a model as its start."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from spectrovae.directions import fold, principal_directions, symmetric_directions
+from spectrovae.components import separable_components
 from spectrovae.pooling import average_frames, restore_windows
 from spectrovae.sampling import WindowSample
 
@@ -21,18 +20,19 @@ class LinearOptimum:
 
     Tipping and Bishop, "Probabilistic principal component analysis" (JRSS B, 1999); Lucas et al., "Don't blame
     the ELBO!" (NeurIPS 2019). Windows are averaged over `pool_size` frames, to `num_steps` steps, since what
-    that throws away does not generalise to other music. With P the pool size, `u_i` the principal directions
-    of the averaged windows and P times their variance `lambda_i`, and `s2` the mean squared residual of the
-    full windows,
+    that throws away does not generalise to other music. With P the pool size, `u_i` the principal components
+    of the averaged windows (`separable_components`), each a spectrum times a course over time, P times their variance
+    `lambda_i`, and `s2` the mean squared residual of the full windows,
 
         z_i = sqrt(P (lambda_i - s2)) / lambda_i * u_i . (averaged window - mean),   variance s2 / lambda_i,
         window = interpolated (mean + sum_i u_i * sqrt((lambda_i - s2) / P) * z_i).
 
-    Directions with `lambda_i` below `s2` are left to the prior.
+    Components with `lambda_i` below `s2` are left to the prior.
 
     Attributes:
-        mean: Mean averaged window, shape `(num_steps * bins,)`.
-        directions: Orthonormal rows, shape `(latent_dim, num_steps * bins)`.
+        mean: Mean spectrum, shape `(bins,)`.
+        spectra: Unit vectors, shape `(latent_dim, bins)`.
+        courses: Unit vectors over time, shape `(latent_dim, num_steps)`.
         variances: `lambda_i`, descending, shape `(latent_dim,)`.
         noise_variance: `s2`, in squared pixel units.
         residual_scales: Root mean square residual at each frequency, shape `(bins,)`, in pixel units.
@@ -41,7 +41,8 @@ class LinearOptimum:
     """
 
     mean: np.ndarray
-    directions: np.ndarray
+    spectra: np.ndarray
+    courses: np.ndarray
     variances: np.ndarray
     noise_variance: float
     residual_scales: np.ndarray
@@ -54,20 +55,17 @@ class LinearOptimum:
         return np.maximum(self.variances - self.noise_variance, 0.0)
 
     @property
-    def encoder_kernel(self) -> np.ndarray:
-        """Map from averaged windows to mean codes, shape `(num_steps * bins, latent_dim)`."""
+    def encoder_weights(self) -> list[np.ndarray]:
+        """Courses, spectra and biases of a `SeparableDense` from averaged windows to mean codes."""
         gains = np.sqrt(self.pool_size * self.signal_variances) / np.maximum(self.variances, self.noise_variance)
-        return self.directions.T * gains
+        spectra = self.spectra.T * gains
+        return [self.courses.T, spectra, -self.courses.sum(axis=1) * (self.mean @ spectra)]
 
     @property
-    def encoder_bias(self) -> np.ndarray:
-        """What centres the codes, shape `(latent_dim,)`."""
-        return -self.mean @ self.encoder_kernel
-
-    @property
-    def decoder_kernel(self) -> np.ndarray:
-        """Map from codes to averaged windows around the mean, shape `(latent_dim, num_steps * bins)`."""
-        return self.directions * np.sqrt(self.signal_variances / self.pool_size)[:, None]
+    def decoder_weights(self) -> list[np.ndarray]:
+        """Courses, spectra and mean of a `SeparableDenseTranspose` from codes to averaged windows."""
+        gains = np.sqrt(self.signal_variances / self.pool_size)
+        return [self.courses.T, self.spectra * gains[:, None], self.mean]
 
     @property
     def posterior_scales(self) -> np.ndarray:
@@ -75,14 +73,14 @@ class LinearOptimum:
         return np.sqrt(self.noise_variance / np.maximum(self.variances, self.noise_variance))
 
     def truncated(self, latent_dim: int, windows: np.ndarray) -> "LinearOptimum":
-        """Return the linear optimum of fewer dimensions: principal directions do not depend on how many are kept.
+        """Return the linear optimum of fewer dimensions: principal components do not depend on how many are kept.
 
         Args:
-            latent_dim: Number of directions to keep, from 1 to that of this optimum.
+            latent_dim: Number of components to keep, from 1 to that of this optimum.
             windows: Windows on which the residual is measured, shape `(num_windows, bins, frames, 1)`.
 
         Raises:
-            ValueError: If there are not as many directions.
+            ValueError: If there are not as many components.
 
         Example:
             >>> windows = np.random.default_rng(0).random((20, 8, 8, 1), np.float32)
@@ -90,16 +88,17 @@ class LinearOptimum:
             >>> largest.truncated(3, windows).noise_variance > largest.noise_variance
             True
         """
-        if not 1 <= latent_dim <= len(self.directions):
+        if not 1 <= latent_dim <= len(self.variances):
             raise ValueError(
-                f"`latent_dim` must be from 1 to {len(self.directions)}, the number of directions of this optimum. "
+                f"`latent_dim` must be from 1 to {len(self.variances)}, the number of components of this optimum. "
                 f"Received: latent_dim={latent_dim}"
             )
-        directions = self.directions[:latent_dim]
-        noise_variance, residual_scales = _measure_residual(windows, self.mean, directions, self.pool_size)
+        spectra, courses = self.spectra[:latent_dim], self.courses[:latent_dim]
+        noise_variance, residual_scales = _measure_residual(windows, self.mean, spectra, courses, self.pool_size)
         return dataclasses.replace(
             self,
-            directions=directions,
+            spectra=spectra,
+            courses=courses,
             variances=self.variances[:latent_dim],
             noise_variance=noise_variance,
             residual_scales=residual_scales,
@@ -144,7 +143,8 @@ def fit_linear_optimum(
     batches: Iterable[np.ndarray],
     latent_dim: int,
     pool_size: int,
-    time_reversal: bool = False,
+    stationary: bool = True,
+    transposition: bool = True,
     num_residual_windows: int = 128,
     seed: int | None = None,
 ) -> LinearOptimum:
@@ -154,11 +154,12 @@ def fit_linear_optimum(
 
     Args:
         batches: Arrays of shape `(batch, bins, frames, 1)`.
-        latent_dim: Number of directions. Where there are fewer windows, the rest carry nothing.
+        latent_dim: Number of components. Where the windows do not vary in as many ways, the rest carry nothing.
         pool_size: Number of frames to average.
-        time_reversal: Whether to use every averaged window backwards as well: twice the data for the directions.
+        stationary: Whether windows are taken not to know when they begin (`separable_components`).
+        transposition: Whether windows are taken to be as likely some semitones higher or lower.
         num_residual_windows: Number of full windows on which the residual is measured.
-        seed: Integer that makes the sample and the randomised decomposition repeat.
+        seed: Integer that makes the sample repeat.
 
     Raises:
         ValueError: If there are fewer than two windows, or their values are not finite.
@@ -167,7 +168,7 @@ def fit_linear_optimum(
     averaged = (average_frames(batch, pool_size) for batch in sample.collect(map(np.asarray, batches)))
     # In half precision, as recordings lie in their cache: half the memory, and far finer than what PCA leaves. NumPy
     # takes up to fifty times as long to round numbers near zero.
-    steps = [tf.cast(fold(batch) if time_reversal else batch, tf.float16).numpy() for batch in averaged]
+    steps = [tf.cast(batch, tf.float16).numpy() for batch in averaged]
     if sample.num_seen < 2:
         raise ValueError(
             "The linear start needs at least 2 windows; a model with warm_start=False does without. "
@@ -175,16 +176,17 @@ def fit_linear_optimum(
         )
     if not all(np.isfinite(batch).all() for batch in steps):
         raise ValueError("Windows must have finite values from 0 to 1. Received: windows that hold NaN or infinity")
-    find_directions = symmetric_directions if time_reversal else principal_directions
-    mean, directions, variances = find_directions(steps, latent_dim, seed)
+    found = separable_components(steps, latent_dim, stationary, transposition)
     del steps
-    missing = (0, latent_dim - len(directions))
-    mean, directions = _time_first(mean[None])[0], np.pad(_time_first(directions), (missing, (0, 0)))
-    noise_variance, residual_scales = _measure_residual(np.stack(sample.windows), mean, directions, pool_size)
+    missing = (0, latent_dim - len(found.variances))
+    spectra, courses = (np.pad(vectors, (missing, (0, 0))) for vectors in (found.spectra, found.courses))
+    windows = np.stack(sample.windows)
+    noise_variance, residual_scales = _measure_residual(windows, found.mean, spectra, courses, pool_size)
     return LinearOptimum(
-        mean=mean,
-        directions=directions,
-        variances=np.pad(pool_size * variances, missing),
+        mean=found.mean,
+        spectra=spectra,
+        courses=courses,
+        variances=np.pad(pool_size * found.variances, missing),
         noise_variance=noise_variance,
         residual_scales=residual_scales,
         pool_size=pool_size,
@@ -192,16 +194,16 @@ def fit_linear_optimum(
     )
 
 
-def _time_first(steps: np.ndarray) -> np.ndarray:
-    """Flatten (batch, bins, num_steps) as the temporal networks do: (batch, num_steps * bins)."""
-    return steps.swapaxes(1, 2).reshape(len(steps), math.prod(steps.shape[1:]))
-
-
 def _measure_residual(
-    windows: np.ndarray, mean: np.ndarray, directions: np.ndarray, pool_size: int
+    windows: np.ndarray, mean: np.ndarray, spectra: np.ndarray, courses: np.ndarray, pool_size: int
 ) -> tuple[float, np.ndarray]:
-    """Return the noise variance and the residual scales that projection to the directions leaves of windows."""
-    squares = np.square(windows - restore_windows(windows, mean, directions.T, directions, pool_size))
+    """Return the noise variance and the residual scales that projection to the components leaves of windows."""
+
+    def project(steps: np.ndarray) -> np.ndarray:
+        codes = np.sum((steps - mean[:, None]) @ courses.T * spectra.T, axis=1)
+        return mean[:, None] + (codes[:, None] * spectra.T) @ courses
+
+    squares = np.square(windows - restore_windows(windows, project, courses.shape[1], pool_size))
     num_pixels = windows[0].size
-    share_left = 1 - min(len(directions), num_pixels - 1) / num_pixels
+    share_left = 1 - min(len(spectra), num_pixels - 1) / num_pixels
     return max(float(squares.mean()) / share_left, 1e-8), np.sqrt(squares.mean(axis=(0, 2, 3)))

@@ -17,7 +17,7 @@ from spectrovae.latent_space import LatentSpace
 from spectrovae.metrics import ComponentPerplexity, NumLiveComponents, RootMean
 from spectrovae.optimizer import default_optimizer
 from spectrovae.seeds import stateless_seed
-from spectrovae.warm_start import WarmStart, num_passes_for
+from spectrovae.warm_start import WarmStart
 
 
 def with_own_callbacks(callbacks: Any, use_ema: bool) -> Any:
@@ -107,8 +107,7 @@ class Objective(LatentSpace, WarmStart, Distributed, keras.Model):
         if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
             verbose = kwargs.get("verbose", "auto")
             windows = training_part(x, kwargs.get("validation_split", 0.0))
-            num_passes = num_passes_for(kwargs.get("epochs", 1))
-            self.adapt(windows, num_passes, verbose=int(verbose in ("auto", 1)))
+            self.adapt(windows, verbose=int(verbose in ("auto", 1)))
         if self.compiled:
             use_ema = getattr(self.optimizer, "use_ema", False)
             kwargs["callbacks"] = with_own_callbacks(kwargs.get("callbacks"), use_ema)

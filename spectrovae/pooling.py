@@ -1,6 +1,11 @@
 """Windows averaged over time, and back."""
 
+from collections.abc import Callable
+
 import numpy as np
+import tensorflow as tf
+
+_WINDOWS_AT_ONCE = 16  # what a projection makes of them takes memory
 
 
 def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:
@@ -13,10 +18,8 @@ def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:
     Returns:
         Shape `(batch, bins, frames / pool_size)`.
     """
-    batch, bins, frames, _ = windows.shape
-    # A matrix product takes a tenth of the time of `mean` over so short an axis.
-    means = windows.reshape(-1, pool_size) @ np.full(pool_size, 1 / pool_size, windows.dtype)
-    return means.reshape(batch, bins, frames // pool_size)
+    # A tenth of the time that NumPy takes for means over so short an axis.
+    return np.asarray(tf.nn.avg_pool2d(windows, (1, pool_size), (1, pool_size), "VALID"))[..., 0]
 
 
 def interpolate_frames(steps: np.ndarray, pool_size: int) -> np.ndarray:
@@ -37,18 +40,21 @@ def interpolate_frames(steps: np.ndarray, pool_size: int) -> np.ndarray:
 
 
 def restore_windows(
-    windows: np.ndarray, mean: np.ndarray, encoder: np.ndarray, decoder: np.ndarray, pool_size: int
+    windows: np.ndarray, project: Callable[[np.ndarray], np.ndarray], num_steps: int, pool_size: int
 ) -> np.ndarray:
-    """Return what linear maps to codes and back leave of windows, or of each of their parts.
+    """Return what a projection of averaged windows leaves of them, or of each of their parts.
 
     Args:
         windows: Shape `(batch, bins, frames, 1)`.
-        mean: Mean averaged window, or part of one, shape `(num_steps * bins,)`.
-        encoder: Map from averaged windows around the mean to codes, shape `(num_steps * bins, latent_dim)`.
-        decoder: Map back, shape `(latent_dim, num_steps * bins)`.
+        project: Takes averaged windows, or parts of them, of shape `(num_parts, bins, num_steps)`, and returns as many.
+        num_steps: Length of a part, a divisor of `frames / pool_size`.
         pool_size: Number of frames to average.
     """
-    steps = average_frames(windows, pool_size).swapaxes(1, 2)
-    codes = (steps.reshape(-1, mean.size) - mean) @ encoder
-    restored = (mean + codes @ decoder).reshape(steps.shape)
-    return interpolate_frames(restored.swapaxes(1, 2), pool_size)
+    restored = []
+    for start in range(0, len(windows), _WINDOWS_AT_ONCE):
+        steps = average_frames(windows[start : start + _WINDOWS_AT_ONCE], pool_size)
+        batch, bins, num_all = steps.shape
+        parts = steps.reshape(batch, bins, -1, num_steps).swapaxes(1, 2).reshape(-1, bins, num_steps)
+        joined = project(parts).reshape(batch, -1, bins, num_steps).swapaxes(1, 2).reshape(batch, bins, num_all)
+        restored.append(interpolate_frames(joined, pool_size))
+    return np.concatenate(restored)

@@ -1,7 +1,6 @@
 """The start in closed form: what `adapt` reads off the data before the first gradient step."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,26 +15,13 @@ from spectrovae.prior import GaussianMixturePrior
 from spectrovae.texture import Texture
 from spectrovae.workers import computed_once
 
-NUM_PASSES = 3
-"""How often `adapt` walks over a dataset by default: most of what many walks give, in seconds."""
+NUM_PASSES = 8
+"""How often `adapt` walks over a dataset at most: small ones cut their windows anew each time."""
 
-MAX_PASSES = 9
-"""How often `fit` has it walk before a long training. More walks lower the held-out error further, ever more slowly."""
+MAX_WINDOWS = 1536
+"""How many windows `adapt` uses at most by default: twice as many hardly lower the held-out error further."""
 
-WINDOWS_PER_PASS = 1024
-"""How many windows `adapt` uses at most for each walk."""
-
-_MAX_POOL_SIZE = 16  # frames that are averaged where the model has no linear path to say it
-
-
-def num_passes_for(num_epochs: int) -> int:
-    """Return how often to walk over the data before so many epochs: walks take about a tenth of their time.
-
-    Example:
-        >>> [num_passes_for(num_epochs) for num_epochs in (1, 15, 50)]
-        [3, 5, 9]
-    """
-    return min(MAX_PASSES, max(NUM_PASSES, num_epochs // 3))
+_PRIOR_PASSES = 3  # over the data, to tell how codes follow one another
 
 
 class WarmStart:
@@ -72,8 +58,9 @@ class WarmStart:
         self,
         x: Any,
         num_passes: int = NUM_PASSES,
-        max_windows: int | None = None,
-        time_reversal: bool = True,
+        max_windows: int = MAX_WINDOWS,
+        stationary: bool = True,
+        transposition: bool = True,
         batch_size: int = 32,
         verbose: int = 1,
     ) -> None:
@@ -81,17 +68,19 @@ class WarmStart:
 
         One fit of probabilistic PCA to windows averaged over time sets the linear paths of encoder and decoder,
         the posterior's scale and the likelihood's scale; the mixture prior is then fitted to the codes. The deep
-        paths are left as they are: they start at zero, so an untrained model becomes exactly that PCA. A dataset
-        that cuts its windows anew each time is walked over several times, since time shifts are the cheapest data
-        there are; windows played backwards come next.
+        paths are left as they are: they start at zero, so an untrained model becomes exactly that PCA. Its components
+        are spectra that come and go in a few courses over time (`separable_components`): what a few hours of music can
+        tell, and held-out music is nearer to them than to the components of whole windows.
 
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
-            num_passes: How often to walk over a dataset; an array is walked over once.
-            max_windows: Bound on the number of windows that are used, by default 1,024 for each walk; with windows of
-                512 by 512 and the default depth each takes 0.13 MB of memory.
-            time_reversal: Whether to use every window backwards as well. Music's level and colour change much the
-                same way backwards, and held-out music gains.
+            num_passes: How often to walk over a dataset at most, which may cut its windows anew each time; an array is
+                walked over once.
+            max_windows: Bound on the number of windows that are used; with windows of 512 by 512 and the default depth
+                each takes 0.13 MB of memory.
+            stationary: Whether windows are taken to be cut at random, so that nothing depends on when they begin. Give
+                False for windows that all begin alike, such as drum hits.
+            transposition: Whether windows are taken to be as likely some semitones higher or lower.
             batch_size: Number of windows at once, where `x` is an array.
             verbose: 1 to show a progress bar, 0 for silence.
 
@@ -110,29 +99,14 @@ class WarmStart:
                 "`adapt` walks over its windows more than once, which an iterator does not allow. Give it a dataset "
                 f"or an array, or build the model with warm_start=False. Received: x={x!r}"
             )
-        if max_windows is None:
-            max_windows = num_passes * WINDOWS_PER_PASS
         batches = self._limited(x, num_passes, max_windows, batch_size, verbose)
-        self.start_from(self.linear_optimum(batches, time_reversal), x, batch_size=batch_size)
-
-    def linear_optimum(self, batches: Iterable[np.ndarray], time_reversal: bool = True) -> LinearOptimum:
-        """Return the linear optimum that `adapt` starts from, or would start from if the model had a linear path.
-
-        Where there are several codes along a window, it is that of the parts of windows that each stands for
-        (`random_parts`).
-
-        Args:
-            batches: Arrays of windows, shape `(batch, bins, frames, 1)`.
-            time_reversal: Whether to use every window backwards as well.
-        """
-        pool_size = math.gcd(self.encoder.input_shape[2] // self.latent_steps, _MAX_POOL_SIZE)
-        if self.can_adapt:
-            pool_size = self.encoder.get_layer("linear_pooling").pool_size[0]
+        pool_size = self.encoder.get_layer("linear_pooling").pool_size[0]
         parts = random_parts(batches, self.latent_steps, self.seed)
-        num_residual_windows = 128 * min(self.latent_steps, PARTS_PER_WINDOW)
-        return fit_linear_optimum(
-            parts, self.latent_dim, pool_size, time_reversal, num_residual_windows, seed=self.seed
+        num_residual = 128 * min(self.latent_steps, PARTS_PER_WINDOW)
+        optimum = fit_linear_optimum(
+            parts, self.latent_dim, pool_size, stationary, transposition, num_residual, self.seed
         )
+        self.start_from(optimum, x, batch_size=batch_size)
 
     @computed_once
     def start_from(self, optimum: LinearOptimum, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
@@ -167,8 +141,8 @@ class WarmStart:
             progress.update(num_windows, finalize=True)
 
     def _assign_linear_optimum(self, optimum: LinearOptimum) -> None:
-        self.encoder.get_layer("linear_mean").set_weights([optimum.encoder_kernel, optimum.encoder_bias])
-        self.decoder.get_layer("linear_window").set_weights([optimum.decoder_kernel, optimum.mean])
+        self.encoder.get_layer("linear_mean").set_weights(optimum.encoder_weights)
+        self.decoder.get_layer("linear_window").set_weights(optimum.decoder_weights)
         raw_scales = raw_posterior_scales(optimum.posterior_scales, self.posterior)
         self.encoder.get_layer("raw_scales").bias.assign(raw_scales)
         raw_scale = self.likelihood.to_raw_scale(np.sqrt(optimum.noise_variance))
@@ -196,7 +170,7 @@ class WarmStart:
             ValueError: If there are no windows, or they do not have the model's shape.
         """
         means, scales = [], []
-        num_passes = 1 if self.latent_steps == 1 else NUM_PASSES
+        num_passes = 1 if self.latent_steps == 1 else _PRIOR_PASSES
         for batch in self._limited(x, num_passes, max_windows, batch_size, verbose=0):
             posterior = self.posterior_of(batch)
             means.append(posterior.mean())

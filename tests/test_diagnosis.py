@@ -50,8 +50,11 @@ def test_errors_are_those_of_the_definitions(adapted, windows):
     assert diagnosis.real_pairwise_db == pytest.approx(np.mean(distances), rel=1e-4)
 
 
-def test_error_after_adapt_is_that_of_pca(adapted, windows):
-    diagnosis = adapted.diagnose(windows, training=windows[:32])
+def test_error_after_adapt_is_that_of_pca_where_nothing_changes_over_time(make_model, windows):
+    still = np.repeat(windows[:, :, 8:9], 32, axis=2)
+    model = make_model()
+    model.adapt(still[:32], transposition=False, verbose=0)
+    diagnosis = model.diagnose(still, training=still[:32])
     assert diagnosis.rmse_db == pytest.approx(diagnosis.pca_rmse_db, rel=0.01)
     assert diagnosis.problems == ()
 
@@ -90,8 +93,8 @@ def test_a_zeroed_encoder_is_reported_as_collapsed(adapted, windows):
 
 def test_dimensions_count_whatever_their_unit(adapted, windows):
     layer = adapted.encoder.get_layer("linear_mean")
-    kernel, bias = layer.get_weights()
-    layer.set_weights([1e-2 * kernel * [1, 1, 1, 0], bias])
+    courses, spectra, bias = layer.get_weights()
+    layer.set_weights([courses, 1e-2 * spectra * [1, 1, 1, 0], bias])
     scales = adapted.encoder.get_layer("raw_scales")
     scales.bias.assign(scales.bias - 5)
     assert adapted.diagnose(windows).num_active_dims == 3
@@ -125,7 +128,7 @@ def test_silence_is_counted(adapted, windows):
 
 
 def test_weights_that_are_not_finite_are_told_of(adapted, windows):
-    adapted.decoder.get_layer("linear_window").bias.assign(np.full(8 * 32, np.nan))
+    adapted.decoder.get_layer("linear_window").bias.assign(np.full(32, np.nan))
     (problem,) = adapted.diagnose(windows).problems
     assert "diverged" in problem
 
@@ -147,7 +150,7 @@ def test_every_model_is_diagnosed_from_arrays_and_datasets_alike(make_model, win
     assert diagnosis == model.diagnose(windows, training=windows, num_generated=4)
     again = model.diagnose(dataset, training=dataset, num_generated=4)
     for name, value in vars(diagnosis).items():
-        assert value == (pytest.approx(getattr(again, name), rel=0.01) if isinstance(value, float) else value), name
+        assert value == (pytest.approx(getattr(again, name), rel=0.03) if isinstance(value, float) else value), name
 
 
 def test_diagnosis_in_words():

@@ -204,8 +204,8 @@ def test_diagnosis_counts_dimensions_of_all_codes_and_compares_with_pca_of_the_p
     assert diagnosis.generated_pairwise_db == pytest.approx(pairwise_distance(generated, model.converter), rel=1e-4)
     # A dimension that only differs along the window is in use; one that never differs is not.
     layer = model.encoder.get_layer("linear_mean")
-    kernel, bias = layer.get_weights()
-    layer.set_weights([kernel * [1, 1, 0], bias])
+    courses, spectra, bias = layer.get_weights()
+    layer.set_weights([courses, spectra * [1, 1, 0], bias])
     along = np.concatenate([parts[:1, :, ::-1], parts[:1, :, ::-1]])
     assert model.diagnose(along).num_active_dims == 2
     assert model.diagnose(parts).num_active_dims == 2

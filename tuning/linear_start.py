@@ -14,13 +14,13 @@ from spectrovae.batching import limited_batches
 from spectrovae.files import replaced_when_complete
 from spectrovae.linear import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
 from spectrovae.sampling import WindowSample
-from spectrovae.warm_start import NUM_PASSES, WINDOWS_PER_PASS
+from spectrovae.warm_start import MAX_WINDOWS, NUM_PASSES
 
 
 class SharedLinearStart:
     """`SpectroVAE.adapt` for many models on the same data: one decomposition for each depth and number of codes.
 
-    Principal directions do not depend on how many are kept, so that of the largest code serves all. What depends
+    Principal components do not depend on how many are kept, so that of the largest code serves all. What depends
     on it, the residual, is measured for each size on the same sample of windows. The prior is fitted for each
     model: that takes little time.
 
@@ -28,7 +28,7 @@ class SharedLinearStart:
         latent_dims: The code sizes that will be asked for.
         folder: Where the results are kept for other processes; None for none.
         seed: Integer that makes the decomposition repeat.
-        num_passes: How often a dataset is walked over, as for `SpectroVAE.adapt`.
+        num_passes: How often a dataset is walked over at most, as for `SpectroVAE.adapt`.
         max_windows: Bound on the number of windows that are used.
 
     Example:
@@ -47,7 +47,7 @@ class SharedLinearStart:
         folder: str | Path | None = None,
         seed: int | None = None,
         num_passes: int = NUM_PASSES,
-        max_windows: int = NUM_PASSES * WINDOWS_PER_PASS,
+        max_windows: int = MAX_WINDOWS,
     ) -> None:
         self.latent_dims = sorted(set(latent_dims))
         self.folder = None if folder is None else Path(folder)
@@ -97,31 +97,33 @@ class SharedLinearStart:
         sample = WindowSample(size=128 * min(latent_steps, PARTS_PER_WINDOW), seed=self.seed)
         parts = random_parts(limited_batches(x, self.num_passes, self.max_windows), latent_steps, self.seed)
         batches = sample.collect(parts)
-        largest = fit_linear_optimum(batches, self.latent_dims[-1], pool_size, time_reversal=True, seed=self.seed)
+        largest = fit_linear_optimum(batches, self.latent_dims[-1], pool_size, seed=self.seed)
         windows = np.stack(sample.windows)
         return [largest.truncated(latent_dim, windows) for latent_dim in self.latent_dims]
 
 
 def _save(file: Path, optima: list[LinearOptimum]) -> None:
-    # The directions of the largest hold those of all others.
+    # The components of the largest hold those of all others.
     arrays = {
         f"{index}_{key}": value
         for index, optimum in enumerate(optima)
         for key, value in dataclasses.asdict(optimum).items()
-        if key not in ("directions", "mean")
+        if key not in ("spectra", "courses", "mean")
     }
     with replaced_when_complete(file) as part, part.open("wb") as stream:
-        np.savez(stream, directions=optima[-1].directions, mean=optima[-1].mean, **arrays)
+        largest = optima[-1]
+        np.savez(stream, spectra=largest.spectra, courses=largest.courses, mean=largest.mean, **arrays)
 
 
 def _load(file: Path) -> list[LinearOptimum]:
     with np.load(file, allow_pickle=False) as arrays:
-        directions, mean = arrays["directions"], arrays["mean"]
+        spectra, courses, mean = (arrays[key] for key in ("spectra", "courses", "mean"))
         optima: list[LinearOptimum] = []
         while f"{len(optima)}_variances" in arrays:
             prefix = f"{len(optima)}_"
             own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
             scalars = {key: value.item() for key, value in own.items() if value.ndim == 0}
-            kept = directions[: len(own["variances"])]
-            optima.append(LinearOptimum(**own | scalars | {"directions": kept, "mean": mean}))
+            kept = slice(len(own["variances"]))
+            shared = {"spectra": spectra[kept], "courses": courses[kept], "mean": mean}
+            optima.append(LinearOptimum(**own | scalars | shared))
     return optima
