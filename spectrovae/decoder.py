@@ -37,7 +37,8 @@ def build_decoder(
         input_shape: `(bins, frames, 1)`, the shape of a window.
         latent_dim: Size of the code.
         num_channels: How many numbers the likelihood needs for each pixel; the mean is the first.
-        architecture: `"temporal"` or `"classic"`.
+        architecture: `"temporal"`, `"dense_temporal"` (with a weight for every pixel of the averaged window, as in
+            models saved in format 3 or before) or `"classic"`.
         depth: How often the network doubles its grid.
         width: Channels of the temporal network.
         seed: Integer that decides all initial weights.
@@ -65,7 +66,9 @@ def build_decoder(
     if architecture == "classic":
         window = _classic_window(codes, input_shape, num_channels, depth, seed)
     else:
-        window = _temporal_window(codes, input_shape, num_channels, depth, width, seed, latent_steps, refine)
+        is_dense = architecture == "dense_temporal"
+        sizes = (depth, width, seed, latent_steps)
+        window = _temporal_window(codes, input_shape, num_channels, *sizes, refine, is_dense)
     return keras.Model(codes, window, name="decoder")
 
 
@@ -90,12 +93,19 @@ def _temporal_window(
     seed: int,
     latent_steps: int,
     refine: str,
+    is_dense: bool,
 ) -> keras.KerasTensor:
     bins, frames, _ = input_shape
     seeds = itertools.count(seed + 2)  # after those of the linear path
     steps_per_code = frames // 2**depth // latent_steps
-    linear = SeparableDenseTranspose(steps_per_code, bins, seed, name="linear_window", dtype="float32")(codes)
-    steps = layers.Reshape((-1, bins), dtype="float32")(linear)
+    if is_dense:
+        initializer = keras.initializers.GlorotUniform(seed)
+        linear = layers.Dense(
+            steps_per_code * bins, kernel_initializer=initializer, name="linear_window", dtype="float32"
+        )
+    else:
+        linear = SeparableDenseTranspose(steps_per_code, bins, seed, name="linear_window", dtype="float32")
+    steps = layers.Reshape((-1, bins), dtype="float32")(linear(codes))
     if refine == "steps":
         # Averaged spectra of music have a mean of about 0.3 and a deviation of about 0.15.
         seen, num_outputs = layers.Rescaling(6.0, offset=-2.0)(steps), 1

@@ -10,6 +10,8 @@ from spectrovae.components import separable_components
 from spectrovae.pooling import average_frames, restore_windows
 from spectrovae.sampling import WindowSample
 
+_WINDOWS_AT_ONCE = 16
+
 PARTS_PER_WINDOW = 8
 """How many parts of a window are used at most, where windows are cut into parts: neighbours are much alike."""
 
@@ -54,18 +56,22 @@ class LinearOptimum:
         """`lambda_i - s2`, not below 0: what the code explains, shape `(latent_dim,)`."""
         return np.maximum(self.variances - self.noise_variance, 0.0)
 
-    @property
-    def encoder_weights(self) -> list[np.ndarray]:
-        """Courses, spectra and biases of a `SeparableDense` from averaged windows to mean codes."""
+    def encoder_weights(self, is_dense: bool = False) -> list[np.ndarray]:
+        """Return the weights of a layer from averaged windows to mean codes: a `SeparableDense`, or a dense one."""
         gains = np.sqrt(self.pool_size * self.signal_variances) / np.maximum(self.variances, self.noise_variance)
         spectra = self.spectra.T * gains
-        return [self.courses.T, spectra, -self.courses.sum(axis=1) * (self.mean @ spectra)]
+        bias = -self.courses.sum(axis=1) * (self.mean @ spectra)
+        if is_dense:
+            return [np.einsum("kt,fk->tfk", self.courses, spectra).reshape(-1, len(bias)), bias]
+        return [self.courses.T, spectra, bias]
 
-    @property
-    def decoder_weights(self) -> list[np.ndarray]:
-        """Courses, spectra and mean of a `SeparableDenseTranspose` from codes to averaged windows."""
-        gains = np.sqrt(self.signal_variances / self.pool_size)
-        return [self.courses.T, self.spectra * gains[:, None], self.mean]
+    def decoder_weights(self, is_dense: bool = False) -> list[np.ndarray]:
+        """Return the weights of a layer back to averaged windows: a `SeparableDenseTranspose`, or a dense one."""
+        spectra = self.spectra * np.sqrt(self.signal_variances / self.pool_size)[:, None]
+        if is_dense:
+            kernel = np.einsum("kt,kf->ktf", self.courses, spectra).reshape(len(spectra), -1)
+            return [kernel, np.tile(self.mean, self.courses.shape[1])]
+        return [self.courses.T, spectra, self.mean]
 
     @property
     def posterior_scales(self) -> np.ndarray:
@@ -180,8 +186,7 @@ def fit_linear_optimum(
     del steps
     missing = (0, latent_dim - len(found.variances))
     spectra, courses = (np.pad(vectors, (missing, (0, 0))) for vectors in (found.spectra, found.courses))
-    windows = np.stack(sample.windows)
-    noise_variance, residual_scales = _measure_residual(windows, found.mean, spectra, courses, pool_size)
+    noise_variance, residual_scales = _measure_residual(sample.windows, found.mean, spectra, courses, pool_size)
     return LinearOptimum(
         mean=found.mean,
         spectra=spectra,
@@ -195,7 +200,7 @@ def fit_linear_optimum(
 
 
 def _measure_residual(
-    windows: np.ndarray, mean: np.ndarray, spectra: np.ndarray, courses: np.ndarray, pool_size: int
+    windows: np.ndarray | list[np.ndarray], mean: np.ndarray, spectra: np.ndarray, courses: np.ndarray, pool_size: int
 ) -> tuple[float, np.ndarray]:
     """Return the noise variance and the residual scales that projection to the components leaves of windows."""
 
@@ -203,7 +208,11 @@ def _measure_residual(
         codes = np.sum((steps - mean[:, None]) @ courses.T * spectra.T, axis=1)
         return mean[:, None] + (codes[:, None] * spectra.T) @ courses
 
-    squares = np.square(windows - restore_windows(windows, project, courses.shape[1], pool_size))
+    squares = np.zeros(len(mean))
+    for start in range(0, len(windows), _WINDOWS_AT_ONCE):
+        some = np.asarray(windows[start : start + _WINDOWS_AT_ONCE])
+        residual = some - restore_windows(some, project, courses.shape[1], pool_size)
+        squares += np.square(residual).mean(axis=(2, 3)).sum(axis=0) / len(windows)
     num_pixels = windows[0].size
     share_left = 1 - min(len(spectra), num_pixels - 1) / num_pixels
-    return max(float(squares.mean()) / share_left, 1e-8), np.sqrt(squares.mean(axis=(0, 2, 3)))
+    return max(float(squares.mean()) / share_left, 1e-8), np.sqrt(squares)

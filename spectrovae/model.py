@@ -19,7 +19,7 @@ from spectrovae.prior import GaussianMixturePrior
 from spectrovae.sequence_prior import SequencePrior
 from spectrovae.texture import Texture
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the saved models that this library writes, and the newest that it reads."""
 
 
@@ -47,7 +47,8 @@ class SpectroVAE(Objective, Pieces):
         latent_dim: Size of the code.
         num_components: Number of Gaussians in the prior.
         decoder_depth: How often the decoder doubles its grid of frames, and the temporal encoder halves it.
-        architecture: `"temporal"` (convolutions over time, frequencies as channels) or `"classic"`.
+        architecture: `"temporal"` (convolutions over time, frequencies as channels), `"dense_temporal"` (that of models
+            saved in format 3 or before, with a linear weight for every pixel of averaged windows) or `"classic"`.
         posterior: `"diagonal"` or `"full"` covariance of q(z|x).
         likelihood: `"gaussian"`, `"heteroscedastic_gaussian"`, `"bernoulli"`, `"continuous_bernoulli"` or a
             `Likelihood` layer.
@@ -62,11 +63,10 @@ class SpectroVAE(Objective, Pieces):
         refine: What the convolutions of the temporal decoder look at: `"steps"`, what the linear path has made of the
             code, or `"codes"`, the codes themselves. By default codes where there are several, of 32 frames or fewer.
         warm_start: Whether the first `fit` begins with `adapt`, the linear optimum of its data, where there is one:
-            in the temporal architecture with a Gaussian likelihood. Where steps are refined, the linear paths are then
-            not trained further, since the optimizer would only shake them.
+            with a Gaussian likelihood, and not in `"classic"`. Where steps are refined, the linear paths are then not
+            trained further: the optimizer would only shake them.
         seed: Integer that decides the initial weights and all draws that have no seed of their own.
-        component_names: A name for each component of the prior, such as `["strings", "drums"]`, for `generate`. They
-            can be set later too: `model.component_names = [...]`.
+        component_names: Names of the prior's components for `generate`, as `["strings", "drums"]`; can be set later.
         **kwargs: Arguments of `keras.Model`, such as `name`.
 
     Raises:
@@ -226,14 +226,14 @@ class SpectroVAE(Objective, Pieces):
     @classmethod
     def from_config(cls, config: dict) -> "SpectroVAE":
         """Build a model from what `get_config` returned; of a newer version a ValueError says so."""
-        config = dict(config)
-        version = config.pop("format_version", 1)
+        version = (config := dict(config)).pop("format_version", 1)
         if version > FORMAT_VERSION:
             raise ValueError(
                 f"The model was saved by a newer spectrovae, in format {version}; this one reads formats up to "
                 f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade spectrovae"
             )
         config |= {"refine": "steps"} if version < 3 else {}
+        config |= {"architecture": "dense_temporal"} if version < 4 and config["architecture"] == "temporal" else {}
         nested = ("likelihood", "converter")
         return cls(**config | {key: keras.saving.deserialize_keras_object(config[key]) for key in nested})
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-_WINDOWS_AT_ONCE = 16  # what a projection makes of them takes memory
-
 
 def average_frames(windows: np.ndarray, pool_size: int) -> np.ndarray:
     """Average windows over time.
@@ -50,11 +48,8 @@ def restore_windows(
         num_steps: Length of a part, a divisor of `frames / pool_size`.
         pool_size: Number of frames to average.
     """
-    restored = []
-    for start in range(0, len(windows), _WINDOWS_AT_ONCE):
-        steps = average_frames(windows[start : start + _WINDOWS_AT_ONCE], pool_size)
-        batch, bins, num_all = steps.shape
-        parts = steps.reshape(batch, bins, -1, num_steps).swapaxes(1, 2).reshape(-1, bins, num_steps)
-        joined = project(parts).reshape(batch, -1, bins, num_steps).swapaxes(1, 2).reshape(batch, bins, num_all)
-        restored.append(interpolate_frames(joined, pool_size))
-    return np.concatenate(restored)
+    steps = average_frames(windows, pool_size)
+    batch, bins, num_all = steps.shape
+    parts = steps.reshape(batch, bins, -1, num_steps).swapaxes(1, 2).reshape(-1, bins, num_steps)
+    joined = project(parts).reshape(batch, -1, bins, num_steps).swapaxes(1, 2).reshape(batch, bins, num_all)
+    return interpolate_frames(joined, pool_size)

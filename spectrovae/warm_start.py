@@ -32,6 +32,7 @@ class WarmStart:
     prior: GaussianMixturePrior
     likelihood: Likelihood
     texture: Texture
+    architecture: str
     posterior: str
     latent_dim: int
     latent_steps: int
@@ -141,8 +142,9 @@ class WarmStart:
             progress.update(num_windows, finalize=True)
 
     def _assign_linear_optimum(self, optimum: LinearOptimum) -> None:
-        self.encoder.get_layer("linear_mean").set_weights(optimum.encoder_weights)
-        self.decoder.get_layer("linear_window").set_weights(optimum.decoder_weights)
+        is_dense = self.architecture == "dense_temporal"
+        self.encoder.get_layer("linear_mean").set_weights(optimum.encoder_weights(is_dense))
+        self.decoder.get_layer("linear_window").set_weights(optimum.decoder_weights(is_dense))
         raw_scales = raw_posterior_scales(optimum.posterior_scales, self.posterior)
         self.encoder.get_layer("raw_scales").bias.assign(raw_scales)
         raw_scale = self.likelihood.to_raw_scale(np.sqrt(optimum.noise_variance))

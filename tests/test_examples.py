@@ -213,6 +213,7 @@ def test_generate_in_other_formats_names_model_and_seed(trained, tmp_path):
         np.testing.assert_array_equal(soundfile.read(path)[0], soundfile.read(tmp_path / "again" / path.name)[0])
 
 
+@LOUD
 def test_generate_makes_pieces_of_any_length(trained, tmp_path):
     run("generate", trained / "model.keras", output=tmp_path, duration=0.5, num_samples=2, seed=4)
     sounds = [soundfile.read(tmp_path / f"generated_{number}.wav")[0] for number in (1, 2)]
@@ -222,6 +223,7 @@ def test_generate_makes_pieces_of_any_length(trained, tmp_path):
     assert (tmp_path / "index.html").read_text(encoding="utf-8").count("<audio") == 2
 
 
+@LOUD
 def test_interpolate_morphs_without_seams(trained, recordings, tmp_path):
     ends = recordings / "piece_00.wav", recordings / "piece_01.wav"
     for name in ("one", "same"):
@@ -313,8 +315,8 @@ def test_interpolate_walks_from_one_recording_to_the_other(trained, recordings, 
         converter.to_spectrogram(soundfile.read(tmp_path / name / "walk.wav")[0]).reshape(32, 5, 32)
         for name in ("there", "back")
     )
-    # The way back is the same way, up to the phases that are estimated anew: levels within 3 dB on average.
-    assert np.abs(there - back[:, ::-1]).mean() * 80 < 3
+    # The way back is the same way, up to the phases that are estimated anew: levels within 4 dB on average.
+    assert np.abs(there - back[:, ::-1]).mean() * 80 < 4
 
 
 @pytest.mark.slow

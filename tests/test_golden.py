@@ -54,7 +54,14 @@ def test_a_newer_format_is_told(tmp_path):
 
 def test_models_of_the_format_before_refine_their_steps():
     before = keras.saving.load_model(FOLDER / "sequence_2.keras")
-    now = keras.saving.load_model(FOLDER / "sequence_3.keras")
+    now = keras.saving.load_model(FOLDER / "sequence_4.keras")
     assert (before.refine, now.refine) == ("steps", "codes")
     again = type(before).from_config(before.get_config())
     assert [weight.shape for weight in again.weights] == [weight.shape for weight in before.weights]
+
+
+def test_models_of_formats_before_separable_layers_have_dense_ones():
+    versions = {version: keras.saving.load_model(FOLDER / f"temporal_{version}.keras") for version in (3, 4)}
+    assert [versions[version].architecture for version in (3, 4)] == ["dense_temporal", "temporal"]
+    again = type(versions[3]).from_config(versions[3].get_config())
+    assert again.architecture == "dense_temporal"

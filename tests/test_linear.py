@@ -44,7 +44,7 @@ def test_optimum_is_that_of_scikit_learn(uncorrelated):
 
 def test_codes_have_the_moments_of_the_standard_normal(uncorrelated):
     optimum = fit_linear_optimum([uncorrelated], 4, pool_size=1, **PLAIN, num_residual_windows=2000, seed=0)
-    courses, spectra, bias = optimum.encoder_weights
+    courses, spectra, bias = optimum.encoder_weights()
     codes = np.einsum("nft,tk,fk->nk", uncorrelated[..., 0], courses, spectra) + bias
     np.testing.assert_allclose(codes.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(codes.var(axis=0, ddof=1) + optimum.posterior_scales**2, 1, rtol=0.02)
@@ -55,8 +55,8 @@ def test_encoder_and_decoder_shrink_the_projection(windows):
     encoder, decoder = SeparableDense(4), SeparableDenseTranspose(steps=8, bins=32)
     encoder.build((None, 8, 32))
     decoder.build((None, 4))
-    encoder.set_weights(optimum.encoder_weights)
-    decoder.set_weights(optimum.decoder_weights)
+    encoder.set_weights(optimum.encoder_weights())
+    decoder.set_weights(optimum.decoder_weights())
     steps = np.einsum("kf,kt->ktf", optimum.spectra, optimum.courses).astype(np.float32) + optimum.mean
     restored = np.asarray(decoder(encoder(steps))) - optimum.mean
     gains = np.einsum("ktf,kf,kt->k", restored, optimum.spectra, optimum.courses)
@@ -67,7 +67,7 @@ def test_components_without_data_are_left_to_the_prior(windows):
     still = np.repeat(np.round(64 * windows[:3, :, :1]) / 64, 32, axis=2)  # exact in half precision
     optimum = fit_linear_optimum([still], latent_dim=6, pool_size=4, transposition=False, seed=0)
     assert optimum.spectra.shape == (6, 32) and optimum.courses.shape == (6, 8)
-    np.testing.assert_allclose(optimum.encoder_weights[1][:, 2:], 0, atol=1e-3)
+    np.testing.assert_allclose(optimum.encoder_weights()[1][:, 2:], 0, atol=1e-3)
     np.testing.assert_allclose(optimum.posterior_scales[2:], 1, rtol=1e-3)
 
 

@@ -35,6 +35,16 @@ def test_adapted_model_is_probabilistic_pca(make_short_model, short_windows, pos
     assert errors[1] == pytest.approx(errors[0], rel=0.01)
 
 
+@pytest.mark.parametrize("latent_steps", [1, 4])
+def test_dense_layers_start_as_separable_ones_do(make_model, windows, latent_steps):
+    models = [make_model(architecture=name, latent_steps=latent_steps) for name in ("temporal", "dense_temporal")]
+    for model in models:
+        model.adapt(windows, verbose=0)
+    codes, others = (model.encode(windows) for model in models)
+    np.testing.assert_allclose(codes, others, atol=1e-3)
+    np.testing.assert_allclose(models[0].decode(codes), models[1].decode(codes), atol=1e-4)
+
+
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 def test_adapted_model_of_several_codes_is_pca_of_the_parts(make_model, windows, posterior):
     # Parts of 4 frames that do not change over time: averaging them loses nothing.

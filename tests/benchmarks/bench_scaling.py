@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_scaling.py
 
-Every row is a process of its own on windows of noise, which cost what music costs. `adapt` uses at most 1,024 windows
-for each of its walks. Memory is the peak of the process; "imports" is the peak before the model was built. The last
+Every row is a process of its own on windows of noise, which cost what music costs. `adapt` uses at most 1,536
+windows. Memory is the peak of the process; "imports" is the peak before the model was built. The last
 line times epochs of `fit` and of a plain loop over the compiled step in turns, in one process.
 """
 
