@@ -113,7 +113,8 @@ class Diagnosis:
             (
                 self.pca_rmse_db is not None and self.rmse_db > 1.01 * self.pca_rmse_db,
                 "PCA of the same size reconstructs better. Where the loss still falls, train longer; where val_loss "
-                "rises, stop sooner or bring more recordings.",
+                "rises, stop sooner or bring more recordings. Windows that all begin alike want a start by "
+                "adapt(windows, stationary=False).",
             ),
             (self.diversity_ratio < 0.2, "Generated windows hardly differ. Call refit_prior on the training windows."),
             (

@@ -32,6 +32,10 @@ class TrainingReference:
         num_windows: How many were used, those of repeated walks included.
         spectrum: Mean level at each frequency in dB, shape `(bins,)`.
         shares: Share of the codes that each component of the prior makes, shape `(num_components,)`.
+
+    Raises:
+        ValueError: If there are fewer than two windows, they do not have the model's shape, or their values are not
+            finite.
     """
 
     def __init__(self, model: Objective, training: Any, batch_size: int) -> None:
@@ -41,7 +45,10 @@ class TrainingReference:
         self._pool_size = math.gcd(model.encoder.input_shape[2] // model.latent_steps, _MAX_POOL_SIZE)
         batches = self._watched(model, limited_batches(training, NUM_PASSES, MAX_WINDOWS, batch_size))
         parts = random_parts(batches, model.latent_steps, seed=0)
-        steps = np.concatenate([average_frames(batch, self._pool_size) for batch in parts])
+        averaged = [average_frames(batch, self._pool_size) for batch in parts]
+        if self.num_windows < 2:
+            raise ValueError(f"A comparison needs at least 2 training windows. Received: {self.num_windows}")
+        steps = np.concatenate(averaged)
         self._num_steps = steps.shape[-1]
         features = steps.reshape(len(steps), -1)
         self._pca = sklearn.decomposition.PCA(min(model.latent_dim, *features.shape), random_state=0).fit(features)

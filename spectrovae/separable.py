@@ -43,13 +43,8 @@ class SeparableDense(layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights."""
-        initializers = (keras.initializers.GlorotUniform(self.seed + index) for index in range(2))
-        names = ("temporal_kernel", "spectral_kernel")
-        self.temporal_kernel, self.spectral_kernel = (
-            self.add_weight((size, self.units), initializer, name=name)
-            for size, initializer, name in zip(input_shape[-2:], initializers, names, strict=True)
-        )
-        self.bias = self.add_weight((self.units,), "zeros", name="bias")
+        steps, bins = input_shape[-2:]
+        _add_weights(self, (steps, self.units), (bins, self.units), self.units)
 
     def call(self, inputs: Any) -> Any:
         """Return the numbers."""
@@ -96,15 +91,8 @@ class SeparableDenseTranspose(layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights."""
-        initializers = (keras.initializers.GlorotUniform(self.seed + index) for index in range(2))
-        names = ("temporal_kernel", "spectral_kernel")
-        self.temporal_kernel, self.spectral_kernel = (
-            self.add_weight(shape, initializer, name=name)
-            for shape, initializer, name in zip(
-                ((self.steps, input_shape[-1]), (input_shape[-1], self.bins)), initializers, names, strict=True
-            )
-        )
-        self.bias = self.add_weight((self.bins,), "zeros", name="bias")
+        units = input_shape[-1]
+        _add_weights(self, (self.steps, units), (units, self.bins), self.bins)
 
     def call(self, inputs: Any) -> Any:
         """Return the sequences."""
@@ -117,3 +105,10 @@ class SeparableDenseTranspose(layers.Layer):
     def get_config(self) -> dict:
         """Return the arguments of the layer."""
         return super().get_config() | {"steps": self.steps, "bins": self.bins, "seed": self.seed}
+
+
+def _add_weights(layer: layers.Layer, temporal_shape: tuple, spectral_shape: tuple, num_biases: int) -> None:
+    temporal, spectral = (keras.initializers.GlorotUniform(layer.seed + index) for index in range(2))
+    layer.temporal_kernel = layer.add_weight(temporal_shape, temporal, name="temporal_kernel")
+    layer.spectral_kernel = layer.add_weight(spectral_shape, spectral, name="spectral_kernel")
+    layer.bias = layer.add_weight((num_biases,), "zeros", name="bias")

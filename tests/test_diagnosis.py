@@ -193,3 +193,7 @@ def test_errors_say_what_came(adapted, windows):
         adapted.diagnose(windows[:, :16])
     with pytest.raises(ValueError, match=r"\(num_windows, 32, 32, 1\)"):
         adapted.diagnose(windows, training=windows[:, :16])
+    with pytest.raises(ValueError, match="at least 2 training windows.*1"):
+        adapted.diagnose(windows, training=windows[:1])
+    with pytest.raises(ValueError, match="NaN"):
+        adapted.diagnose(windows, training=np.full_like(windows, np.nan))
