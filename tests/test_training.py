@@ -194,12 +194,12 @@ def test_infinite_held_out_loss_stops_the_training(make_model, windows, tmp_path
 
 
 def test_best_model_is_written_after_a_kill_between_the_two_files(train, tmp_path, windows):
-    train(tmp_path, 1)
+    train(tmp_path, 1, keras.optimizers.Adam(1e-3))
     old = (tmp_path / "model.keras").read_bytes()
-    model, history = train(tmp_path, 2)
+    model, history = train(tmp_path, 2, keras.optimizers.Adam(1e-3))
     assert history["val_loss"][1] < history["val_loss"][0]
     (tmp_path / "model.keras").write_bytes(old)
-    again, _ = train(tmp_path, 2)
+    again, _ = train(tmp_path, 2, keras.optimizers.Adam(1e-3))
     np.testing.assert_array_equal(again.reconstruct(windows[:3]), model.reconstruct(windows[:3]))
     saved = keras.saving.load_model(tmp_path / "model.keras")
     assert int(saved.optimizer.iterations) == 4
