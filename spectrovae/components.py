@@ -79,8 +79,9 @@ def separable_components(
         if bound <= least:
             continue
         values, vectors = scipy.linalg.eigh(_transposed(matrix, changes), subset_by_value=(least, np.inf))
-        order = np.argsort(-np.concatenate([variances, values]), kind="stable")[:num_components]
-        variances = np.concatenate([variances, values])[order]
+        variances = np.concatenate([variances, values])
+        order = np.argsort(-variances, kind="stable")[:num_components]
+        variances = variances[order]
         spectra = np.concatenate([spectra, vectors.T])[order]
         courses = np.concatenate([courses, np.tile(course, (len(values), 1))])[order]
     return Components(mean, spectra.astype(np.float32), courses.astype(np.float32), variances)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae.components import separable_components
-from spectrovae.pooling import average_frames, restore_windows
+from spectrovae.pooling import average_frames, cut_windows, restore_windows
 from spectrovae.sampling import WindowSample
 
 _WINDOWS_AT_ONCE = 16
@@ -109,21 +109,6 @@ class LinearOptimum:
             noise_variance=noise_variance,
             residual_scales=residual_scales,
         )
-
-
-def cut_windows(windows: np.ndarray, num_parts: int) -> np.ndarray:
-    """Cut windows along time into parts of equal length.
-
-    Args:
-        windows: Shape `(batch, bins, frames, 1)`.
-        num_parts: How many parts of each, a divisor of `frames`.
-
-    Returns:
-        Shape `(batch * num_parts, bins, frames / num_parts, 1)`.
-    """
-    batch, bins, frames, _ = windows.shape
-    parts = windows.reshape(batch, bins, num_parts, frames // num_parts).swapaxes(1, 2)
-    return parts.reshape(batch * num_parts, bins, frames // num_parts, 1)
 
 
 def random_parts(batches: Iterable[np.ndarray], num_parts: int, seed: int | None = None) -> Iterator[np.ndarray]:

@@ -138,7 +138,6 @@ class SpectroVAE(Objective, Pieces):
         self.num_adapted_windows = self.add_weight(
             shape=(), initializer="zeros", trainable=False, dtype="int32", name="num_adapted_windows"
         )
-
         self.create_trackers()
         # Every weight exists by now: without this Keras would save and reload the model as an unbuilt one.
         self.built = True
@@ -226,7 +225,8 @@ class SpectroVAE(Objective, Pieces):
     @classmethod
     def from_config(cls, config: dict) -> "SpectroVAE":
         """Build a model from what `get_config` returned; of a newer version a ValueError says so."""
-        version = (config := dict(config)).pop("format_version", 1)
+        config = dict(config)
+        version = config.pop("format_version", 1)
         if version > FORMAT_VERSION:
             raise ValueError(
                 f"The model was saved by a newer spectrovae, in format {version}; this one reads formats up to "

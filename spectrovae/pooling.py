@@ -37,6 +37,21 @@ def interpolate_frames(steps: np.ndarray, pool_size: int) -> np.ndarray:
     return (steps @ weights.astype(steps.dtype))[..., None]
 
 
+def cut_windows(windows: np.ndarray, num_parts: int) -> np.ndarray:
+    """Cut windows along time into parts of equal length.
+
+    Args:
+        windows: Shape `(batch, bins, frames, 1)`.
+        num_parts: How many parts of each, a divisor of `frames`.
+
+    Returns:
+        Shape `(batch * num_parts, bins, frames / num_parts, 1)`.
+    """
+    batch, bins, frames, _ = windows.shape
+    parts = windows.reshape(batch, bins, num_parts, frames // num_parts).swapaxes(1, 2)
+    return parts.reshape(batch * num_parts, bins, frames // num_parts, 1)
+
+
 def restore_windows(
     windows: np.ndarray, project: Callable[[np.ndarray], np.ndarray], num_steps: int, pool_size: int
 ) -> np.ndarray:
@@ -50,6 +65,6 @@ def restore_windows(
     """
     steps = average_frames(windows, pool_size)
     batch, bins, num_all = steps.shape
-    parts = steps.reshape(batch, bins, -1, num_steps).swapaxes(1, 2).reshape(-1, bins, num_steps)
-    joined = project(parts).reshape(batch, -1, bins, num_steps).swapaxes(1, 2).reshape(batch, bins, num_all)
+    parts = cut_windows(steps[..., None], num_all // num_steps)
+    joined = project(parts[..., 0]).reshape(batch, -1, bins, num_steps).swapaxes(1, 2).reshape(batch, bins, num_all)
     return interpolate_frames(joined, pool_size)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spectrovae import GaussianMixturePrior, SpectrogramConverter
 from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
-from spectrovae.linear import cut_windows
+from spectrovae.pooling import cut_windows
 from spectrovae.posterior import MIN_SCALE, num_posterior_parameters, posterior_distribution
 from spectrovae.sequence_prior import SequencePrior
 
