@@ -17,8 +17,8 @@ import keras
 import numpy as np
 
 from spectrovae import SpectrogramConverter  # load_model finds the model's class by this package
-from spectrovae.audio import read_audio, write_audio
-from spectrovae.plotting import plot_spectrograms
+from spectrovae.audio.io import read_audio, write_audio
+from spectrovae.report.plotting import plot_spectrograms
 
 
 def main(argv: list[str] | None = None) -> None:

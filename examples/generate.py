@@ -18,9 +18,9 @@ import keras
 import numpy as np
 
 import spectrovae  # noqa: F401  (load_model finds the model's class by it)
-from spectrovae.collection import encode_collection
-from spectrovae.listening import PAGE, to_audio, write_page
-from spectrovae.outputs import write_windows
+from spectrovae.evaluation.collection import encode_collection
+from spectrovae.report.folder import write_windows
+from spectrovae.report.page import PAGE, to_audio, write_page
 
 
 def main(argv: list[str] | None = None) -> None:

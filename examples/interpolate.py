@@ -18,9 +18,9 @@ import keras
 import numpy as np
 
 import spectrovae  # noqa: F401  (load_model finds the model's class by it)
-from spectrovae.audio import write_audio
-from spectrovae.outputs import read_window
-from spectrovae.plotting import plot_spectrograms
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import read_window
+from spectrovae.report.plotting import plot_spectrograms
 
 
 def main(argv: list[str] | None = None) -> None:

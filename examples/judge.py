@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are n
 import keras
 
 from spectrovae import SpectrogramConverter
-from spectrovae.judging import judge, judge_recordings, training_and_held_out
+from spectrovae.evaluation.judging import judge, judge_recordings, training_and_held_out
 
 
 def main(argv: list[str] | None = None) -> None:

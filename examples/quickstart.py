@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are n
 import keras
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
-from spectrovae.outputs import write_results
+from spectrovae.report.folder import write_results
 from spectrovae.synthesis import compose_collection
 
 

@@ -16,11 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are n
 import keras
 
 import spectrovae  # noqa: F401  (load_model finds the model's class by it)
-from spectrovae.collection import consecutive_windows, encode_collection, find_similar
-from spectrovae.files import replaced_when_complete
-from spectrovae.listening import recording_clip
-from spectrovae.page import Section, make_page
-from spectrovae.report import printable
+from spectrovae.audio.recordings import printable
+from spectrovae.evaluation.collection import consecutive_windows, encode_collection, find_similar
+from spectrovae.report.page import Section, make_page, recording_clip
+from spectrovae.storage import replaced_when_complete
 
 
 def main(argv: list[str] | None = None) -> None:

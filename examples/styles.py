@@ -17,11 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are n
 import keras
 
 import spectrovae  # noqa: F401  (load_model finds the model's class by it)
-from spectrovae.collection import consecutive_windows, encode_collection
-from spectrovae.files import replaced_when_complete
-from spectrovae.listening import PAGE, recording_clip, to_audio
-from spectrovae.page import Clip, Section, make_page
-from spectrovae.styles import find_styles, typical_windows
+from spectrovae.evaluation.collection import consecutive_windows, encode_collection, find_styles, typical_windows
+from spectrovae.report.page import PAGE, Clip, Section, make_page, recording_clip, to_audio
+from spectrovae.storage import replaced_when_complete
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are not there
 
 from spectrovae import SpectrogramConverter, SpectroVAE
-from spectrovae.outputs import write_results
+from spectrovae.report.folder import write_results
 from spectrovae.synthesis import compose_collection
-from spectrovae.training import fit_resumably
+from spectrovae.training.resumable import fit_resumably
 from spectrovae.tuning import Sweep, SweepSettings, write_report
 
 CHOICES = {"latent_dim": [25, 50, 100, 200], "num_components": [1, 4, 16], "decoder_depth": [2, 3, 4]}

@@ -20,10 +20,10 @@ import keras
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset, dataset_report
-from spectrovae.monitors import ListeningPages, TensorBoardSounds
-from spectrovae.optimizer import default_optimizer
-from spectrovae.outputs import write_results
-from spectrovae.training import fit_resumably
+from spectrovae.report.callbacks import ListeningPages, TensorBoardSounds
+from spectrovae.report.folder import write_results
+from spectrovae.training.optimizer import default_optimizer
+from spectrovae.training.resumable import fit_resumably
 
 MODEL_ARGUMENTS = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior", "latent_steps")
 

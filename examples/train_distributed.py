@@ -33,10 +33,10 @@ import keras
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
-from spectrovae.optimizer import default_optimizer
-from spectrovae.outputs import write_results
-from spectrovae.training import fit_resumably
-from spectrovae.workers import is_chief, num_workers
+from spectrovae.report.folder import write_results
+from spectrovae.training.distributed import is_chief, num_workers
+from spectrovae.training.optimizer import default_optimizer
+from spectrovae.training.resumable import fit_resumably
 
 MODEL_ARGUMENTS = ("latent_dim", "latent_steps", "num_components", "decoder_depth", "width")
 

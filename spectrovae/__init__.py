@@ -1,10 +1,10 @@
 """A generative model of your own recordings: a Keras variational autoencoder over music spectrograms."""
 
-from spectrovae.callbacks import KLWarmup
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.dataset import audio_dataset, dataset_report
-from spectrovae.model import SpectroVAE
-from spectrovae.prior import GaussianMixturePrior
+from spectrovae.audio.dataset import audio_dataset, dataset_report
+from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.model.prior import GaussianMixturePrior
+from spectrovae.model.spectrovae import SpectroVAE
+from spectrovae.training.callbacks import KLWarmup
 
 __all__ = [
     "GaussianMixturePrior",

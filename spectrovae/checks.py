@@ -1,4 +1,4 @@
-"""What arguments must be. Each check returns the value in the form that the library computes with."""
+"""What arguments must be."""
 
 from __future__ import annotations
 

@@ -1,15 +1,103 @@
-"""Pieces of music that are longer than a window: walks through the latent space, heard without seams."""
+"""Pieces of any length from a trained model: new ones, continuations, and one recording turned into another."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from spectrovae.rendering import Rendering
-from spectrovae.walks import fade_loops, spherical_way, walk_between, window_starts
+from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.audio.windows import iterate_batches
+from spectrovae.checks import check_seed
+from spectrovae.model.spectrovae import LatentSpace
+from spectrovae.model.walks import crossfade_weights, fade_loops, spherical_way, walk_between, window_starts
+
+_LOUDNESS_EXPONENT = 0.6  # of amplitude
+
+
+def join_windows(
+    windows: Iterable[tuple[np.ndarray, np.ndarray]], starts: np.ndarray, converter: SpectrogramConverter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fade windows into one another in loudness, bin by bin.
+
+    Loudness is by the power law of Stevens, "The measurement of loudness" (Journal of the Acoustical Society of
+    America, 1955): between unlike windows a fade in power is louder than its surroundings, and a fade in dB is softer.
+
+    Args:
+        windows: Mean and standard deviation of each pixel of each window, `(bins, frames)`, one window at a time.
+        starts: The first frame of each, rising, as `window_starts` returns them.
+        converter: The `SpectrogramConverter` of the windows.
+
+    Returns:
+        The means, not clipped, and the deviations of the whole, both `(bins, all frames)`.
+
+    Example:
+        >>> converter = SpectrogramConverter(n_fft=8, hop_length=2, num_frames=4)
+        >>> window = np.full((4, 4), 0.5, np.float32), np.zeros((4, 4), np.float32)
+        >>> means, _ = join_windows([window, window], np.array([0, 3]), converter)
+        >>> means.shape, bool(np.allclose(means, 0.5))
+        ((4, 7), True)
+    """
+    num_frames = converter.num_frames
+    loudness = np.zeros((converter.num_bins, int(starts[-1]) + num_frames), np.float32)
+    scales = np.zeros_like(loudness)
+    for (mean, scale), start, weight in zip(windows, starts, crossfade_weights(starts, num_frames), strict=True):
+        loudness[:, start : start + num_frames] += weight * _to_loudness(mean, converter)
+        scales[:, start : start + num_frames] += weight * scale
+    return _from_loudness(loudness, converter), scales
+
+
+def _to_loudness(values: np.ndarray, converter: SpectrogramConverter) -> np.ndarray:
+    # Without a floor: means below it tell that texture should seldom rise above it.
+    if converter.scale == "linear":
+        return np.maximum(values, 0) ** np.float32(_LOUDNESS_EXPONENT)
+    return 10 ** ((values - 1) * np.float32(_LOUDNESS_EXPONENT * converter.dynamic_range / 20))
+
+
+def _from_loudness(loudness: np.ndarray, converter: SpectrogramConverter) -> np.ndarray:
+    if converter.scale == "linear":
+        return loudness ** np.float32(1 / _LOUDNESS_EXPONENT)
+    return 1 + np.log10(loudness) * np.float32(20 / (_LOUDNESS_EXPONENT * converter.dynamic_range))
+
+
+_BATCH_SIZE = 8
+
+
+class Rendering(LatentSpace):
+    """The part of `SpectroVAE` that turns the codes of a piece into its pixels, and these into sound."""
+
+    def _decoded_one(self, codes: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and scale of each pixel of one sequence of codes `(1, num_steps, latent_dim)`."""
+        means, scales = self.decoded(codes)
+        return means[0, ..., 0], scales[0, ..., 0]
+
+    def _join(self, codes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and the scale of each pixel of the piece, both `(bins, frames)`, cross-faded."""
+        decoded = (self.decoded(batch) for batch in iterate_batches(codes, _BATCH_SIZE))
+        windows = ((mean[..., 0], scale[..., 0]) for batch in decoded for mean, scale in zip(*batch, strict=True))
+        return join_windows(windows, starts, self.converter)
+
+    def _sound_of(
+        self,
+        values: np.ndarray,
+        scales: np.ndarray,
+        num_samples: int,
+        texture: float,
+        seed: int | None,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Turn the mean and the scale of each pixel, both `(bins, frames)`, into sound."""
+        if not texture >= 0:
+            raise ValueError(f"`texture` must be 0 or more. Received: texture={texture!r}")
+        check_seed("seed", seed)
+        if texture and self.likelihood.per_pixel:
+            values = values + texture * scales * self.texture.sample(1, rng, values.shape[1])[0, ..., 0]
+        num_frames = -(-num_samples // self.converter.hop_length)
+        spectrogram = np.clip(values[:, :num_frames, None], 0.0, 1.0)
+        return self.converter.to_audio(spectrogram, seed=seed)[:num_samples]
+
 
 _MIN_OVERLAP = 0.25
 """Share of a window that it has in common with the next one, at least."""
@@ -135,7 +223,7 @@ class Pieces(Rendering):
         rng = self._random_generator(seed)
         components, pair = np.full((1, num_steps), chosen), rng.integers(2**31, size=2)
         anchors = past.mean(axis=1, keepdims=True).repeat(num_steps, axis=1)  # what it is like, it stays like
-        following = self.prior.go_on(components, temperature, pair, past, anchors)
+        following = self.prior.continue_from(components, temperature, pair, past, anchors)
         values, scales = (
             each[:, first_frame:] for each in self._decoded_one(np.concatenate([past, following], axis=1))
         )

@@ -12,7 +12,7 @@ from sweeps import CHOICES, CONVERTER
 from spectrovae import SpectrogramConverter, SpectroVAE
 from spectrovae.synthesis import compose_collection
 from spectrovae.tuning import sweep
-from spectrovae.tuning.settings import SweepSettings, write_json
+from spectrovae.tuning.sweep import SweepSettings, write_json
 from spectrovae.tuning.trial_process import OUTCOME, TrialTask
 
 WINDOW_SHAPE = (32, 32, 1)

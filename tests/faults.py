@@ -9,7 +9,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
-from spectrovae.audio import read_blocks
+from spectrovae.audio.io import read_blocks
 
 NOBODY = 65534
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from spectrovae import SpectrogramConverter, SpectroVAE
-from spectrovae.model import FORMAT_VERSION
+from spectrovae.model.spectrovae import FORMAT_VERSION
 
 FOLDER = Path(__file__).with_name("golden")
 SETTINGS = {

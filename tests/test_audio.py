@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from faults import measured_reading
 
-from spectrovae.audio import read_audio, read_blocks, write_audio
+from spectrovae.audio.io import read_audio, read_blocks, write_audio
 
 
 def sine(seconds=1.0, sample_rate=8000, frequency=440.0):

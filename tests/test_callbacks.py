@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae.callbacks import KLWarmup, ReviveComponents
+from spectrovae.training.callbacks import KLWarmup, ReviveComponents
 
 
 def test_weight_rises_batch_by_batch_and_validation_does_not_see_it(make_model, windows):

@@ -3,10 +3,10 @@ import pytest
 import tensorflow as tf
 
 from spectrovae import audio_dataset
-from spectrovae.audio import write_audio
-from spectrovae.collection import EncodedCollection, consecutive_windows, encode_collection, find_similar, read_window
-from spectrovae.dataset import dataset_report
-from spectrovae.report import WindowPosition
+from spectrovae.audio.dataset import dataset_report
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import WindowPosition, read_window
+from spectrovae.evaluation.collection import EncodedCollection, consecutive_windows, encode_collection, find_similar
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from spectrovae.component_names import ComponentNames
+from spectrovae.model.spectrovae import ComponentNames
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import sklearn.decomposition
 
-import spectrovae.components
-from spectrovae.components import SEMITONES, TRANSPOSED_SHARE, separable_components
+import spectrovae.model.pca
+from spectrovae.model.pca import SEMITONES, TRANSPOSED_SHARE, separable_components
 
 BINS, NUM_STEPS = 12, 8
 
@@ -22,8 +22,8 @@ def spectra_and_courses(num_sequences=300):
 @pytest.mark.parametrize("stationary", [False, True])
 @pytest.mark.parametrize("num_at_once", [7, 128])
 def test_components_are_found_with_their_variances(stationary, num_at_once, monkeypatch):
-    monkeypatch.setattr(spectrovae.components, "_NUM_AT_ONCE", num_at_once)
-    monkeypatch.setattr(spectrovae.components, "_COURSES_AT_ONCE", 3)
+    monkeypatch.setattr(spectrovae.model.pca, "_NUM_AT_ONCE", num_at_once)
+    monkeypatch.setattr(spectrovae.model.pca, "_COURSES_AT_ONCE", 3)
     spectra, courses, strengths, sequences = spectra_and_courses()
     batches = [sequences[:100].astype(np.float16), sequences[100:].astype(np.float16)]
     found = separable_components(batches, 3, stationary, transposition=False)

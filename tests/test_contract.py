@@ -8,13 +8,12 @@ import pytest
 
 import spectrovae
 from spectrovae import GaussianMixturePrior, SpectrogramConverter, SpectroVAE
-from spectrovae.blocks import LinearUpsampling1D
-from spectrovae.callbacks import KLWarmup, ReviveComponents
-from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
-from spectrovae.metrics import ComponentPerplexity, NumLiveComponents
-from spectrovae.optimizer import LinearWarmup
-from spectrovae.sequence_prior import SequencePrior
-from spectrovae.transitions import Transitions
+from spectrovae.model.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+from spectrovae.model.networks import LinearUpsampling1D
+from spectrovae.model.sequence_prior import SequencePrior, Transitions
+from spectrovae.training.callbacks import KLWarmup, ReviveComponents
+from spectrovae.training.metrics import ComponentPerplexity, NumLiveComponents
+from spectrovae.training.optimizer import LinearWarmup
 
 TABLE = {
     SpectrogramConverter: {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32},

@@ -5,7 +5,7 @@ import librosa
 import numpy as np
 import pytest
 
-from spectrovae.converter import SpectrogramConverter
+from spectrovae.audio.spectrogram import SpectrogramConverter
 
 
 @pytest.fixture

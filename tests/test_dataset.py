@@ -6,8 +6,8 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.dataset import audio_dataset, dataset_report
+from spectrovae.audio.dataset import audio_dataset, dataset_report
+from spectrovae.audio.spectrogram import SpectrogramConverter
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)  # windows of 0.512 s
 

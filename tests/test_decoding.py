@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectrovae import decoding
+from spectrovae.model import networks as decoding
 
 CASES = [(2, 4, "steps"), (1, 8, "steps"), (3, 4, "steps"), (2, 4, "codes"), (1, 8, "codes")]
 

@@ -4,7 +4,7 @@ import sklearn.decomposition
 import tensorflow as tf
 
 from spectrovae import SpectroVAE
-from spectrovae.diagnosis import Diagnosis
+from spectrovae.evaluation.diagnosis import Diagnosis
 
 HEALTHY = {
     "kind": "held-out",

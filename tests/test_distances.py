@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from spectrovae.distances import copy_check, frechet_distance, maximum_mean_discrepancy, median_bandwidths
+from spectrovae.evaluation.sound_distance import (
+    copy_check,
+    frechet_distance,
+    maximum_mean_discrepancy,
+    median_bandwidths,
+)
 
 
 def test_discrepancy_matches_the_definition():

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectrovae.shards import split_evenly
 from spectrovae.synthesis import compose_collection
+from spectrovae.training.distributed import split_evenly
 
 WORKER = Path(__file__).with_name("worker.py")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_distributed.py"

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.distances import copy_check
-from spectrovae.evaluation import (
+from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.evaluation.sound_distance import (
     GenerationReport,
     SoundDistance,
+    copy_check,
     diversity_ratio,
     evaluate_generation,
     pairwise_distance,

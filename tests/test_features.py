@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.features import window_features
+from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.evaluation.sound_distance import window_features
 
 CONVERTER = SpectrogramConverter(sample_rate=22050, n_fft=512, hop_length=128, num_frames=64)
 

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-import spectrovae.ffmpeg
-from spectrovae.audio import read_audio, read_blocks
+import spectrovae.audio.io
+from spectrovae.audio.io import read_audio, read_blocks
 
 
 def make_program(path, body):
@@ -70,7 +70,7 @@ def test_reader_may_stop_early(unknown, monkeypatch):
 
 @pytest.mark.parametrize("body", ["time.sleep(60)", "import os; os.write(1, bytes(400)); os.close(1); time.sleep(60)"])
 def test_program_that_hangs_is_given_up(unknown, monkeypatch, body):
-    monkeypatch.setattr(spectrovae.ffmpeg, "_PATIENCE", 0.5)
+    monkeypatch.setattr(spectrovae.audio.io, "_PATIENCE", 0.5)
     make_program(unknown.with_name("ffmpeg"), body)
     with pytest.raises(ValueError, match="stood still"):
         read_audio(unknown, 8000)

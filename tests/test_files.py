@@ -8,13 +8,8 @@ import sys
 import pytest
 from faults import small_disk, unprivileged
 
-from spectrovae.files import (
-    check_writable,
-    find_audio_files,
-    remove_leftovers,
-    replaced_when_complete,
-    temporary_folder,
-)
+from spectrovae.audio.files import find_audio_files
+from spectrovae.storage import check_writable, remove_leftovers, replaced_when_complete, temporary_folder
 
 
 def test_finds_files_in_folders(tmp_path):
@@ -120,7 +115,7 @@ def test_an_error_about_another_file_stays_what_it_is(tmp_path):
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from spectrovae.files import replaced_when_complete, temporary_folder
+from spectrovae.storage import replaced_when_complete, temporary_folder
 folder, remover = temporary_folder()
 with replaced_when_complete(Path(sys.argv[1])) as part:
     part.write_text("half")

@@ -10,7 +10,7 @@ import keras
 import pytest
 from hostile_audio import CONVERTER, write_names
 
-from spectrovae.recordings import Recordings
+from spectrovae.audio.recordings import Recordings
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for room in ("spectrovae", "tuning", "examples") for path in (ROOT / room).glob("*.py"))

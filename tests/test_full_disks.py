@@ -15,12 +15,12 @@ import pytest
 from faults import small_disk, unprivileged
 from hostile_audio import CONVERTER, encode, music
 
-import spectrovae.recordings
-from spectrovae.audio import write_audio
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.files import remove_leftovers, replaced_when_complete
-from spectrovae.recordings import Recordings
-from spectrovae.training import fit_resumably, read_history
+import spectrovae.audio.recordings
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import Recordings
+from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.storage import remove_leftovers, replaced_when_complete
+from spectrovae.training.resumable import fit_resumably, read_history
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_caches_of_other_versions_and_converters_are_not_used(recordings, tmp_pa
         fresh = Recordings(recordings, converter, "memory", verbose=0)
         np.testing.assert_array_equal(again.frames(0, 10, 50), fresh.frames(0, 10, 50))
     assert len(visible(cache)) == 3 * (1 + len(others))
-    monkeypatch.setattr(spectrovae.recordings, "_CACHE_VERSION", 1000)
+    monkeypatch.setattr(spectrovae.audio.recordings, "_CACHE_VERSION", 1000)
     assert Recordings(recordings, CONVERTER, cache, verbose=0).report == first.report
     assert len(visible(cache)) == 3 * (2 + len(others))
 
@@ -161,7 +161,7 @@ def test_damaged_caches_are_rebuilt(recordings, tmp_path):
 SHARER = """
 import sys
 from hostile_audio import CONVERTER
-from spectrovae.recordings import Recordings
+from spectrovae.audio.recordings import Recordings
 sys.stdin.readline()
 recordings = Recordings(sys.argv[1], CONVERTER, sys.argv[2], verbose=0)
 print(recordings.report.num_windows, sum(recordings.frames(i, 0, 5000).astype("f8").sum() for i in range(3)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden_files import FOLDER, SETTINGS, golden_windows
 
-from spectrovae.model import FORMAT_VERSION
+from spectrovae.model.spectrovae import FORMAT_VERSION
 
 FILES = sorted(FOLDER.glob("*.keras"))
 

@@ -7,7 +7,7 @@ import pytest
 from faults import measured_reading, unprivileged
 from hostile_audio import CONVERTER, KINDS, TEN_HOURS, encode, music, mutate, seed_contents, wav_header
 
-from spectrovae.recordings import Recordings
+from spectrovae.audio.recordings import Recordings
 
 
 def assert_is_accounted_for(recordings, expected):

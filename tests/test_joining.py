@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from spectrovae import SpectrogramConverter
-from spectrovae.joining import join_windows
+from spectrovae.pieces import join_windows
 
 
 @pytest.fixture(params=["decibel", "linear"])

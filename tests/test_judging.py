@@ -6,10 +6,16 @@ import pytest
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter
-from spectrovae.audio import write_audio
-from spectrovae.evaluation import SoundDistance
-from spectrovae.judgement import comparison_table
-from spectrovae.judging import as_heard, judge, judge_recordings, judge_windows, restoration_scores
+from spectrovae.audio.io import write_audio
+from spectrovae.evaluation.judging import (
+    resynthesize,
+    comparison_table,
+    judge,
+    judge_recordings,
+    judge_windows,
+    restoration_scores,
+)
+from spectrovae.evaluation.sound_distance import SoundDistance
 from spectrovae.synthesis import compose_collection
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=32, num_frames=64, num_iterations=16)
@@ -50,11 +56,11 @@ def test_restoration_scores_by_hand(tones):
 
 
 def test_what_is_heard_is_near_and_silence_stays_silent(tones):
-    heard = as_heard(tones[:4], CONVERTER)
+    heard = resynthesize(tones[:4], CONVERTER)
     assert heard.shape == tones[:4].shape
     assert restoration_scores(tones[:4], heard, CONVERTER, 0.0).spectral_convergence < -10
-    np.testing.assert_array_equal(as_heard(tones[:4], CONVERTER), heard)
-    np.testing.assert_array_equal(as_heard(0 * tones[:2], CONVERTER), 0)
+    np.testing.assert_array_equal(resynthesize(tones[:4], CONVERTER), heard)
+    np.testing.assert_array_equal(resynthesize(0 * tones[:2], CONVERTER), 0)
 
 
 def test_judgement_tells_phases_from_the_model(tones):

@@ -4,7 +4,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from spectrovae.likelihood import (
+from spectrovae.model.likelihood import (
     LIKELIHOODS,
     BernoulliLikelihood,
     ContinuousBernoulliLikelihood,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import sklearn.decomposition
 
-from spectrovae.linear import fit_linear_optimum
-from spectrovae.separable import SeparableDense, SeparableDenseTranspose
+from spectrovae.model.networks import SeparableDense, SeparableDenseTranspose
+from spectrovae.model.pca import fit_linear_optimum
 
 PLAIN = {"stationary": False, "transposition": False}
 

@@ -8,11 +8,10 @@ import pytest
 import soundfile
 from browser import needs_chromium, open_page
 
-from spectrovae.audio import write_audio
-from spectrovae.collection import encode_collection
-from spectrovae.listening import write_page
-from spectrovae.page import Clip, Section, make_page
-from spectrovae.report import WindowPosition
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import WindowPosition
+from spectrovae.evaluation.collection import encode_collection
+from spectrovae.report.page import Clip, Section, make_page, write_page
 
 VOID = {"meta", "img", "br"}
 

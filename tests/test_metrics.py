@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectrovae.metrics import ComponentPerplexity, NumLiveComponents, RootMean
+from spectrovae.training.metrics import ComponentPerplexity, NumLiveComponents, RootMean
 
 
 def test_equal_shares_have_the_perplexity_of_their_number():

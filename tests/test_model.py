@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE
-from spectrovae.likelihood import BernoulliLikelihood
+from spectrovae.model.likelihood import BernoulliLikelihood
 
 
 def test_metrics_are_the_terms_of_the_evidence_lower_bound(make_model, windows):

@@ -7,8 +7,8 @@ import soundfile
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from spectrovae.listening import to_audio
-from spectrovae.monitors import ListeningPages, TensorBoardSounds
+from spectrovae.report.callbacks import ListeningPages, TensorBoardSounds
+from spectrovae.report.page import to_audio
 
 
 def read_events(folder):

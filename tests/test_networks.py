@@ -2,10 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae.blocks import LinearUpsampling1D
-from spectrovae.decoder import build_decoder
-from spectrovae.encoder import ARCHITECTURES, build_encoder
-from spectrovae.pooling import interpolate_frames
+from spectrovae.model.networks import ARCHITECTURES, LinearUpsampling1D, build_decoder, build_encoder
+from spectrovae.model.pca import interpolate_frames
 
 
 def test_classic_networks_have_the_parameters_of_the_reference_model():

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spectrovae.optimizer import ArrayAdam, LinearWarmup, default_optimizer
+from spectrovae.training.optimizer import ArrayAdam, LinearWarmup, default_optimizer
 
 
 def test_rate_rises_to_its_value_and_stays():

@@ -5,8 +5,9 @@ import pytest
 import soundfile
 
 from spectrovae import SpectrogramConverter, audio_dataset
-from spectrovae.audio import write_audio
-from spectrovae.outputs import read_window, write_reconstruction, write_results, write_windows
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import read_window
+from spectrovae.report.folder import write_reconstruction, write_results, write_windows
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -9,9 +9,9 @@ import librosa
 import numpy as np
 import pytest
 
-import spectrovae.phase
-from spectrovae.phase import _Transform, griffin_lim
-from spectrovae.stft import stream_magnitudes
+import spectrovae.audio.phase
+from spectrovae.audio.phase import _Transform, griffin_lim
+from spectrovae.audio.spectrogram import stream_magnitudes
 
 
 def magnitudes_of(waveform, n_fft=256, hop_length=64):
@@ -67,7 +67,7 @@ def test_blocks_of_a_long_clip_have_no_seams(monkeypatch, hop_length):
     waveform = make_tones(hop_length * 1500) + 0.01 * np.random.default_rng(0).standard_normal(hop_length * 1500)
     target = magnitudes_of(waveform.astype(np.float32), hop_length=hop_length)
     whole = griffin_lim(target, 256, hop_length, seed=0)
-    monkeypatch.setattr(spectrovae.phase, "_MAX_BLOCK_FRAMES", 300)
+    monkeypatch.setattr(spectrovae.audio.phase, "_MAX_BLOCK_FRAMES", 300)
     blocks = griffin_lim(target, 256, hop_length, seed=0)
     assert blocks.shape == whole.shape and not np.array_equal(blocks, whole)
     errors = [spectral_convergence(magnitudes_of(audio, hop_length=hop_length), target) for audio in (blocks, whole)]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectrovae.walks import window_starts
+from spectrovae.model.walks import window_starts
 
 pytestmark = pytest.mark.filterwarnings("ignore:The peak was over 1")
 

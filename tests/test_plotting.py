@@ -4,8 +4,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.plotting import plot_history, plot_latent, plot_spectrograms
+from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.report.plotting import plot_history, plot_latent, plot_spectrograms
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=256, hop_length=64, num_frames=50, dynamic_range=60.0)
 RNG = np.random.default_rng(0)

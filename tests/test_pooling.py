@@ -1,7 +1,7 @@
 import numpy as np
 from keras import layers
 
-from spectrovae.pooling import average_frames, interpolate_frames
+from spectrovae.model.pca import average_frames, interpolate_frames
 
 
 def test_averaging_is_that_of_keras(windows):

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from spectrovae.posterior import (
+from spectrovae.model.distributions import (
     POSTERIORS,
     num_posterior_parameters,
     posterior_distribution,

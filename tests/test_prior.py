@@ -4,7 +4,7 @@ import pytest
 import sklearn.mixture
 import tensorflow as tf
 
-from spectrovae.prior import GaussianMixturePrior
+from spectrovae.model.prior import GaussianMixturePrior
 
 
 @pytest.fixture

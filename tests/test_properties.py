@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spectrovae import GaussianMixturePrior, SpectrogramConverter
-from spectrovae.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
-from spectrovae.pooling import cut_windows
-from spectrovae.posterior import MIN_SCALE, num_posterior_parameters, posterior_distribution
-from spectrovae.sequence_prior import SequencePrior
+from spectrovae.model.distributions import MIN_SCALE, num_posterior_parameters, posterior_distribution
+from spectrovae.model.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+from spectrovae.model.pca import cut_windows
+from spectrovae.model.sequence_prior import SequencePrior
 
 FEW = settings(
     max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-import spectrovae.recordings
-from spectrovae.converter import SpectrogramConverter
-from spectrovae.recordings import Recordings
+import spectrovae.audio.recordings
+from spectrovae.audio.recordings import Recordings
+from spectrovae.audio.spectrogram import SpectrogramConverter
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)  # windows of 0.512 s
 
@@ -49,7 +49,7 @@ def count_reads(monkeypatch):
         names.append(path.name)
         return read_blocks(path, sample_rate)
 
-    monkeypatch.setattr(spectrovae.recordings, "read_blocks", count)
+    monkeypatch.setattr(spectrovae.audio.recordings, "read_blocks", count)
     return names
 
 
@@ -164,7 +164,7 @@ def test_cache_files_are_plain_arrays(folder, tmp_path):
 
 
 def test_cache_that_goes_while_it_is_written(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(spectrovae.recordings, "_find_frames", lambda *args: None)
+    monkeypatch.setattr(spectrovae.audio.recordings, "_find_frames", lambda *args: None)
     with pytest.raises(OSError, match="damaged or removed"):
         Recordings(folder, CONVERTER, cache=tmp_path / "cache", verbose=0)
 
@@ -174,7 +174,7 @@ def test_failed_decoding_leaves_no_half_file(folder, tmp_path, monkeypatch):
         yield noise(1)
         raise ValueError("bad packet")
 
-    monkeypatch.setattr(spectrovae.recordings, "read_blocks", fail_late)
+    monkeypatch.setattr(spectrovae.audio.recordings, "read_blocks", fail_late)
     with pytest.raises(ValueError, match="unreadable: bad packet"):
         Recordings(folder, CONVERTER, tmp_path / "cache", verbose=0)
     assert os.listdir(tmp_path / "cache") == []
@@ -184,7 +184,7 @@ def test_a_full_disk_is_not_blamed_on_the_recording(folder, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spectrovae.recordings, "_write_frames", full)
+    monkeypatch.setattr(spectrovae.audio.recordings, "_write_frames", full)
     with pytest.raises(OSError, match="No space left"):
         Recordings(folder, CONVERTER, verbose=0)
 

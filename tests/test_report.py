@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spectrovae.report import LeftOutFile, Recording, RecordingsReport
+from spectrovae.audio.recordings import LeftOutFile, Recording, RecordingsReport
 
 SONG = Recording(Path("song.wav"), num_frames=250, num_windows=3, seconds=2.0)
 NOTE = Recording(Path("note.wav"), num_frames=70, num_windows=1, seconds=0.6)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from spectrovae.sampling import WindowSample
+from spectrovae.audio.windows import WindowSample
 
 
 def test_every_window_has_the_same_chance_to_be_sampled():

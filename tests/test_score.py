@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from spectrovae.score import MODES, _voice_chord, write_score
-from spectrovae.timbres import TIMBRES
+from spectrovae.synthesis import MODES, TIMBRES, _voice_chord, write_score
 
 
 def test_pieces_vary():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae.seeds import stateless_seed
+from spectrovae.model.distributions import stateless_seed
 
 
 def test_a_seed_repeats_whatever_the_generator():

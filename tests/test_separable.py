@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae.separable import SeparableDense, SeparableDenseTranspose
+from spectrovae.model.networks import SeparableDense, SeparableDenseTranspose
 
 RNG = np.random.default_rng(0)
 COURSES, SPECTRA = RNG.standard_normal((5, 3)).astype(np.float32), RNG.standard_normal((4, 3)).astype(np.float32)

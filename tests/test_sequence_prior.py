@@ -5,8 +5,8 @@ import tensorflow as tf
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from spectrovae.prior import GaussianMixturePrior
-from spectrovae.sequence_prior import SequencePrior
+from spectrovae.model.prior import GaussianMixturePrior
+from spectrovae.model.sequence_prior import SequencePrior
 
 STEPS, DIM = 5, 2
 
@@ -121,7 +121,7 @@ def test_sequences_go_on_where_a_past_ends(prior):
     prior.transitions.means.assign(np.zeros((2, DIM)))
     prior.offsets.assign(np.zeros((3, DIM)))
     past = draw_codes(4, STEPS, DIM)
-    following = prior.go_on(np.zeros((4, 3), int), 0.0, np.array([0, 0]), past)
+    following = prior.continue_from(np.zeros((4, 3), int), 0.0, np.array([0, 0]), past)
     np.testing.assert_allclose(following, np.repeat(past[:, -1:], 3, axis=1), rtol=1e-6)
 
 
@@ -130,7 +130,7 @@ def test_anchors_are_reached_and_long_sequences_keep_to_theirs(prior):
     prior.transitions.means.assign(np.zeros((2, DIM)))
     prior.offsets.assign(np.zeros((3, DIM)))
     past, anchors = draw_codes(4, STEPS, DIM), np.full((4, 100, DIM), 3.0, np.float32)
-    following = prior.go_on(np.zeros((4, 100), int), 0.0, np.array([0, 0]), past, anchors).numpy()
+    following = prior.continue_from(np.zeros((4, 100), int), 0.0, np.array([0, 0]), past, anchors).numpy()
     np.testing.assert_allclose(following[:, -1], 3.0, atol=0.01)
     # Without noise a piece goes from the mean of one component to that of the next.
     piece = prior.compose(np.array([[1, 0]]), 200, 0.0, np.array([0, 0]))[0]
@@ -140,7 +140,7 @@ def test_anchors_are_reached_and_long_sequences_keep_to_theirs(prior):
 
 def test_sequences_up_to_a_window_are_plain_draws(prior):
     components, seed = np.array([[1], [2]]), np.array([3, 4])
-    plain = prior.go_on(np.repeat(components, STEPS, axis=1), 1.0, seed)
+    plain = prior.continue_from(np.repeat(components, STEPS, axis=1), 1.0, seed)
     np.testing.assert_array_equal(prior.compose(components, STEPS, 1.0, seed), plain)
     np.testing.assert_array_equal(prior.compose(components, 2, 1.0, seed), plain[:, :2])
 

@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import spectrovae.transitions
+import spectrovae.model.sequence_prior
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
-from spectrovae.collection import EncodedCollection, encode_collection, find_similar
-from spectrovae.evaluation import pairwise_distance
-from spectrovae.listening import write_page
-from spectrovae.monitors import TensorBoardSounds
-from spectrovae.outputs import write_results
-from spectrovae.report import WindowPosition
-from spectrovae.styles import find_styles, typical_windows
+from spectrovae.audio.recordings import WindowPosition
+from spectrovae.evaluation.collection import (
+    EncodedCollection,
+    encode_collection,
+    find_similar,
+    find_styles,
+    typical_windows,
+)
+from spectrovae.evaluation.sound_distance import pairwise_distance
+from spectrovae.report.callbacks import TensorBoardSounds
+from spectrovae.report.folder import write_results
+from spectrovae.report.page import write_page
 
 pytestmark = pytest.mark.filterwarnings("ignore:The peak was over 1")
 
@@ -115,13 +120,13 @@ def test_long_pieces_are_as_varied_in_the_end_as_in_the_beginning(model):
 
 def test_components_of_a_piece_come_in_order(model, monkeypatch):
     chosen = []
-    go_on = model.prior.go_on
+    continue_from = model.prior.continue_from
 
     def watched(components, *rest):
         chosen.append(components)
-        return go_on(components, *rest)
+        return continue_from(components, *rest)
 
-    monkeypatch.setattr(model.prior, "go_on", watched)
+    monkeypatch.setattr(model.prior, "continue_from", watched)
     model.generate_audio(0.5, component=[1, 0, 1], seed=0)
     windows, (steps,) = chosen
     order = windows[:, 0].tolist()
@@ -140,7 +145,7 @@ def test_a_continuation_begins_where_the_recording_ends(model, parts, spectrogra
     np.testing.assert_allclose(spectrograms[0][:, :8], reconstruction[:, :8], atol=1e-4)
     assert spectrograms[0].shape == (32, 32 + 50, 1)
     # The codes of the past decide what follows: held, where the chain holds and is not pulled to their mean.
-    monkeypatch.setattr(spectrovae.transitions, "_PULL", 0.0)
+    monkeypatch.setattr(spectrovae.model.sequence_prior, "_PULL", 0.0)
     transitions = model.prior.transitions
     transitions.coefficients.assign(np.eye(transitions.coefficients.shape[0])[:, :DIM])
     for weight in (transitions.means, model.prior.offsets):

@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from spectrovae.stft import stream_magnitudes
+from spectrovae.audio.spectrogram import stream_magnitudes
 
 NOISE = np.random.default_rng(0).uniform(-1, 1, 2048 + 255).astype(np.float32)
 

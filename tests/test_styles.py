@@ -5,9 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae.collection import EncodedCollection
-from spectrovae.report import WindowPosition
-from spectrovae.styles import find_styles, typical_windows
+from spectrovae.audio.recordings import WindowPosition
+from spectrovae.evaluation.collection import EncodedCollection, find_styles, typical_windows
 
 
 @pytest.fixture

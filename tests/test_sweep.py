@@ -11,7 +11,7 @@ from spectrovae.tuning.__main__ import main, make_parser
 from spectrovae.tuning.oracles import ORACLES
 from spectrovae.tuning.results import read_results
 from spectrovae.tuning.search_space import DEFAULT_CHOICES, OPTIONAL_CHOICES
-from spectrovae.tuning.settings import write_json
+from spectrovae.tuning.sweep import write_json
 
 pytestmark = IGNORED_WARNINGS
 

@@ -14,10 +14,10 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
-from spectrovae.evaluation import SoundDistance
+from spectrovae.evaluation.sound_distance import SoundDistance
 from spectrovae.tuning import SpectroVAEHyperModel, Sweep, choose_objective, read_results
-from spectrovae.tuning.distance import GenerationDistance
-from spectrovae.tuning.tensorboard_logs import tensorboard_logs
+from spectrovae.tuning.hypermodel import GenerationDistance
+from spectrovae.tuning.trial_process import tensorboard_logs
 
 pytestmark = IGNORED_WARNINGS
 

@@ -10,10 +10,15 @@ from sweeps import COMMAND, IGNORED_WARNINGS
 
 from spectrovae.tuning import Sweep, SweepSettings
 from spectrovae.tuning.__main__ import main
-from spectrovae.tuning.effects import Effect, measure_effects, partial_correlation
-from spectrovae.tuning.figures import plot_argument, plot_parallel_coordinates, plot_trials, score_limits
-from spectrovae.tuning.report import make_page, write_report
-from spectrovae.tuning.results import SweepResults, TrialResult
+from spectrovae.tuning.report import (
+    make_page,
+    plot_argument,
+    plot_parallel_coordinates,
+    plot_trials,
+    score_limits,
+    write_report,
+)
+from spectrovae.tuning.results import Effect, SweepResults, TrialResult, measure_effects, partial_correlation
 
 pytestmark = IGNORED_WARNINGS
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spectrovae.score import MODES, Note, Score, write_score
-from spectrovae.synthesis import compose, compose_collection, render
+from spectrovae.synthesis import MODES, Note, Score, compose, compose_collection, render, write_score
 
 SAMPLE_RATE = 22050
 

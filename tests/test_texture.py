@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from spectrovae import SpectroVAE
-from spectrovae.texture import ENVELOPE_SCALE, NOISE_SCALE, Texture
+from spectrovae.model.texture import ENVELOPE_SCALE, NOISE_SCALE, Texture
 
 BINS, FRAMES = 64, 96
 

@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from spectrovae.timbres import TIMBRES
+from spectrovae.synthesis import TIMBRES
 
 SAMPLE_RATE = 22050
 DRUMS = ("kick", "snare", "hat")

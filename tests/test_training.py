@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae.training import fit_resumably, read_history
+from spectrovae.training.resumable import fit_resumably, read_history
 
 
 class Interruption(keras.callbacks.Callback):

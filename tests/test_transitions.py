@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectrovae.transitions import TIME_CONSTANTS, Transitions
+from spectrovae.model.sequence_prior import TIME_CONSTANTS, Transitions
 
 DIM, EXPERTS, COMPONENTS = 2, 3, 4
 

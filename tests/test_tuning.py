@@ -6,9 +6,9 @@ import pytest
 from sweeps import CHOICES, IGNORED_WARNINGS
 
 from spectrovae import SpectroVAE
-from spectrovae.encoder import check_network
+from spectrovae.model.networks import check_network
 from spectrovae.tuning import SpectroVAEHyperModel, choose_objective, search_space
-from spectrovae.tuning.linear_start import SharedLinearStart
+from spectrovae.tuning.hypermodel import SharedLinearStart
 from spectrovae.tuning.search_space import DEFAULT_CHOICES, OPTIONAL_CHOICES, buildable_choices
 
 pytestmark = IGNORED_WARNINGS

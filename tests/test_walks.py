@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectrovae.walks import crossfade_weights, walk_between, walk_through, window_starts
+from spectrovae.model.walks import crossfade_weights, walk_between, walk_through, window_starts
 
 
 def test_walk_passes_every_point():

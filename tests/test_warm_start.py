@@ -4,7 +4,7 @@ import pytest
 import sklearn.decomposition
 import tensorflow as tf
 
-from spectrovae.pooling import interpolate_frames
+from spectrovae.model.pca import interpolate_frames
 
 
 def flatten(windows: np.ndarray) -> np.ndarray:

@@ -14,9 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset
-from spectrovae.distribution import finite_together
-from spectrovae.training import fit_resumably
-from spectrovae.workers import num_workers
+from spectrovae.training.distributed import sync_nonfinite_gradients, num_workers
+from spectrovae.training.resumable import fit_resumably
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
 NUM_WINDOWS = 33
@@ -217,7 +216,7 @@ def devices(folder: Path) -> None:
     single = measure_recordings(tf.distribute.get_strategy(), folder / "music")
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     mirrored = take_five_steps(strategy)
-    gradients = strategy.run(lambda: finite_together([tf.constant([1.0, np.inf])[: 1 + replica_id()]]))
+    gradients = strategy.run(lambda: sync_nonfinite_gradients([tf.constant([1.0, np.inf])[: 1 + replica_id()]]))
     local = [bool(tf.reduce_all(tf.math.is_nan(part))) for part in strategy.experimental_local_results(gradients[0])]
     model, windows = make_model(strategy), make_windows()
     with strategy.scope():

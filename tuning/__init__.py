@@ -4,8 +4,7 @@ from spectrovae.tuning.hypermodel import SpectroVAEHyperModel
 from spectrovae.tuning.report import write_report
 from spectrovae.tuning.results import read_results
 from spectrovae.tuning.search_space import choose_objective, search_space
-from spectrovae.tuning.settings import SweepSettings
-from spectrovae.tuning.sweep import Sweep
+from spectrovae.tuning.sweep import Sweep, SweepSettings
 
 __all__ = [
     "SpectroVAEHyperModel",

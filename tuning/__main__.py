@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from spectrovae import SpectrogramConverter
-from spectrovae.tuning.distributed import WORKER_TIMEOUT, current_role, set_role
-from spectrovae.tuning.oracles import ORACLES
+from spectrovae.tuning.oracles import ORACLES, WORKER_TIMEOUT, current_role, set_role
 from spectrovae.tuning.report import BEST, CSV, REPORT, write_report
 from spectrovae.tuning.search_space import DEFAULT_CHOICES, OBJECTIVES, OPTIONAL_CHOICES
-from spectrovae.tuning.settings import SweepSettings
-from spectrovae.tuning.sweep import Sweep
+from spectrovae.tuning.sweep import Sweep, SweepSettings
 
 _CONVERTER = ("sample_rate", "n_fft", "hop_length", "num_frames")
 

@@ -1,7 +1,8 @@
-"""The model that KerasTuner builds and fits."""
+"""The hypermodel: from hyperparameters to a compiled model."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE
-from spectrovae.batching import training_part
-from spectrovae.optimizer import default_optimizer
-from spectrovae.tuning.distance import GenerationDistance
-from spectrovae.tuning.linear_start import SharedLinearStart
+from spectrovae.audio.windows import WindowSample, limited_batches, training_part
+from spectrovae.evaluation.sound_distance import SoundDistance, maximum_mean_discrepancy
+from spectrovae.model.linear_start import MAX_WINDOWS, NUM_PASSES
+from spectrovae.model.pca import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
+from spectrovae.storage import replaced_when_complete
+from spectrovae.training.optimizer import default_optimizer
+from spectrovae.training.resumable import averaged_weights
 from spectrovae.tuning.search_space import (
     DEFAULT_CHOICES,
     OPTIONAL_CHOICES,
@@ -23,6 +27,180 @@ from spectrovae.tuning.search_space import (
     choose_learning_rate,
     search_space,
 )
+
+
+class SharedLinearStart:
+    """`SpectroVAE.adapt` for many models on the same data: one decomposition for each depth and number of codes.
+
+    Principal components do not depend on how many are kept, so that of the largest code serves all. What depends
+    on it, the residual, is measured for each size on the same sample of windows. The prior is fitted for each
+    model: that takes little time.
+
+    Args:
+        latent_dims: The code sizes that will be asked for.
+        folder: Where the results are kept for other processes; None for none.
+        seed: Integer that makes the decomposition repeat.
+        num_passes: How often a dataset is walked over at most, as for `SpectroVAE.adapt`.
+        max_windows: Bound on the number of windows that are used.
+
+    Example:
+        >>> windows = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
+        >>> start = SharedLinearStart([2, 4])
+        >>> for latent_dim in (2, 4):
+        ...     model = SpectroVAE((16, 16, 1), latent_dim, num_components=1, decoder_depth=2, width=4)
+        ...     start.adapt(model, windows)
+        >>> model.adapted, start.num_computed
+        (True, 1)
+    """
+
+    def __init__(
+        self,
+        latent_dims: Iterable[int],
+        folder: str | Path | None = None,
+        seed: int | None = None,
+        num_passes: int = NUM_PASSES,
+        max_windows: int = MAX_WINDOWS,
+    ) -> None:
+        self.latent_dims = sorted(set(latent_dims))
+        self.folder = None if folder is None else Path(folder)
+        self.seed = seed
+        self.num_passes = num_passes
+        self.max_windows = max_windows
+        self.num_computed = 0
+        self._data: Any = None
+        self._optima: dict[tuple[int, int, int], LinearOptimum] = {}
+
+    def adapt(self, model: SpectroVAE, x: Any) -> None:
+        """Start a model from the linear optimum of a data set.
+
+        Args:
+            model: A `SpectroVAE` of one of the `latent_dims`.
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them. Other data than
+                before are decomposed anew.
+
+        Raises:
+            ValueError: As `SpectroVAE.adapt` does.
+        """
+        if not model.can_adapt or model.latent_dim not in self.latent_dims or hasattr(x, "__next__"):
+            model.adapt(x, verbose=0)
+            return
+        if self._data is not x:
+            self._data, self._optima = x, {}
+        pool_size = model.encoder.get_layer("linear_pooling").pool_size[0]
+        key = pool_size, model.latent_steps, model.latent_dim
+        if key not in self._optima:
+            self._load_or_compute(x, pool_size, model.latent_steps)
+        model.start_from(self._optima[key], x, self.max_windows)
+
+    def _load_or_compute(self, x: Any, pool_size: int, latent_steps: int) -> None:
+        name = f"pool_{pool_size}" if latent_steps == 1 else f"pool_{pool_size}_steps_{latent_steps}"
+        file = None if self.folder is None else self.folder / f"{name}.npz"
+        if file is not None and file.exists():
+            optima = _load(file)
+        else:
+            optima = self._compute(x, pool_size, latent_steps)
+            self.num_computed += 1
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _save(file, optima)
+        self._optima |= {(pool_size, latent_steps, len(optimum.variances)): optimum for optimum in optima}
+
+    def _compute(self, x: Any, pool_size: int, latent_steps: int) -> list[LinearOptimum]:
+        sample = WindowSample(size=128 * min(latent_steps, PARTS_PER_WINDOW), seed=self.seed)
+        parts = random_parts(limited_batches(x, self.num_passes, self.max_windows), latent_steps, self.seed)
+        batches = sample.collect(parts)
+        largest = fit_linear_optimum(batches, self.latent_dims[-1], pool_size, seed=self.seed)
+        windows = np.stack(sample.windows)
+        return [largest.truncated(latent_dim, windows) for latent_dim in self.latent_dims]
+
+
+def _save(file: Path, optima: list[LinearOptimum]) -> None:
+    # The components of the largest hold those of all others.
+    arrays = {
+        f"{index}_{key}": value
+        for index, optimum in enumerate(optima)
+        for key, value in dataclasses.asdict(optimum).items()
+        if key not in ("spectra", "courses", "mean")
+    }
+    with replaced_when_complete(file) as part, part.open("wb") as stream:
+        largest = optima[-1]
+        np.savez(stream, spectra=largest.spectra, courses=largest.courses, mean=largest.mean, **arrays)
+
+
+def _load(file: Path) -> list[LinearOptimum]:
+    with np.load(file, allow_pickle=False) as arrays:
+        spectra, courses, mean = (arrays[key] for key in ("spectra", "courses", "mean"))
+        optima: list[LinearOptimum] = []
+        while f"{len(optima)}_variances" in arrays:
+            prefix = f"{len(optima)}_"
+            own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+            scalars = {key: value.item() for key, value in own.items() if value.ndim == 0}
+            kept = slice(len(own["variances"]))
+            shared = {"spectra": spectra[kept], "courses": courses[kept], "mean": mean}
+            optima.append(LinearOptimum(**own | scalars | shared))
+    return optima
+
+
+class GenerationDistance(keras.callbacks.Callback):
+    """Logs `val_distance` after each epoch: the squared maximum mean discrepancy of generated and held-out windows.
+
+    It is measured on log-mel statistics, as `SoundDistance` does, whitened on the training windows. The same draws
+    are made after each epoch and in each trial, so that trials differ by their models and not by luck. Give it
+    before callbacks that shall see what it logs, such as `ModelCheckpoint`.
+
+    Args:
+        training: Training windows, `(num_windows, bins, frames, 1)` in [0, 1], or batches of them.
+        held_out: Held-out windows, at least 2.
+        num_samples: Number of windows to generate, at least 2.
+        max_windows: Bound on the number of training windows that are used.
+        seed: Integer that decides the draws.
+
+    Raises:
+        ValueError: If there are too few windows, or draws.
+
+    Example:
+        >>> windows = np.random.default_rng(0).random((20, 32, 32, 1), np.float32)
+        >>> model = SpectroVAE((32, 32, 1), 2, num_components=1, decoder_depth=2, width=4)
+        >>> model.compile()
+        >>> distance = GenerationDistance(windows[:10], windows[10:], num_samples=4)
+        >>> history = model.fit(windows[:10], epochs=2, callbacks=[distance], verbose=0)
+        >>> len(history.history["val_distance"])
+        2
+    """
+
+    _distance: SoundDistance
+    _real: np.ndarray
+
+    def __init__(
+        self, training: Any, held_out: Any, num_samples: int = 128, max_windows: int = 512, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if num_samples < 2:
+            raise ValueError(f"`num_samples` must be 2 or more. Received: num_samples={num_samples}")
+        self.training = training
+        self.held_out = held_out
+        self.num_samples = num_samples
+        self.max_windows = max_windows
+        self.seed = seed
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Measure the recordings."""
+        # Each walk over a dataset cuts other windows: one walk, the same in each trial.
+        training = limited_batches(self.training, num_passes=1, max_windows=self.max_windows)
+        self._distance = SoundDistance(training, self.model.converter)
+        self._real = self._distance.embed(self.held_out)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Generate windows and add their distance to the log; NaN if they are not finite."""
+        if logs is None:
+            return
+        # As in validation: the average of the weights is what the training ends with.
+        with averaged_weights(self.model):
+            windows = self.model.generate(self.num_samples, seed=self.seed)
+        logs["val_distance"] = float("nan")
+        if np.isfinite(windows).all():
+            generated = self._distance.embed(windows)
+            logs["val_distance"] = maximum_mean_discrepancy(generated, self._real, self._distance.bandwidths)
 
 
 class SpectroVAEHyperModel(keras_tuner.HyperModel):

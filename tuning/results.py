@@ -1,18 +1,21 @@
-"""What came out of a sweep, for people and programs."""
+"""What the trials of a sweep have shown."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import numpy as np
+import scipy.stats
 
-from spectrovae.files import replaced_when_complete
-from spectrovae.tuning.settings import SweepSettings, write_json
-from spectrovae.tuning.sweep import SETTINGS, TRIALS, describe_values
+from spectrovae.storage import replaced_when_complete
+from spectrovae.tuning.search_space import DEFAULT_CHOICES
+from spectrovae.tuning.sweep import SETTINGS, TRIALS, SweepSettings, describe_values, write_json
 from spectrovae.tuning.trial_process import CHECKPOINT, OUTCOME
 
 
@@ -162,3 +165,167 @@ def _read_trial(file: Path) -> TrialResult:
 
 def _duration(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+_MIN_DEGREES_OF_FREEDOM = 5
+
+_SIGNIFICANCE = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """The effect of an argument on the objective; `str` says it in a sentence.
+
+    Attributes:
+        name: The argument.
+        objective: Name of what is minimised.
+        num_trials: Completed trials.
+        medians: For each of its values the median of the objective and the number of trials.
+        correlation: Rank correlation of argument and objective, in [-1, 1], with the other numeric arguments held
+            fixed (partial Spearman correlation). None for words, and where there are too few trials.
+        p_value: Probability of so strong a relation without any effect; None where there are too few trials.
+        min_trials: How many completed trials it takes to tell.
+
+    Example:
+        >>> print(Effect("width", "val_loss", 2, {8: (1.5, 1), 16: (1.25, 1)}, None, None, 7))
+        width: too few trials to tell its effect: 2 completed, at least 7 are needed.
+    """
+
+    name: str
+    objective: str
+    num_trials: int
+    medians: dict[Any, tuple[float, int]]
+    correlation: float | None
+    p_value: float | None
+    min_trials: int
+
+    def __str__(self) -> str:
+        if not self.num_trials:
+            return f"{self.name}: no trial completed."
+        if len(self.medians) == 1:
+            (value,) = self.medians
+            return f"{self.name}: its effect was not measured: it was {value} in all trials that completed."
+        if self.num_trials < self.min_trials:
+            return (
+                f"{self.name}: too few trials to tell its effect: {self.num_trials} completed, at least "
+                f"{self.min_trials} are needed."
+            )
+        ranked = sorted(self.medians.items(), key=lambda item: item[1][0])
+        best, worst = (
+            f"{format_number(median)} at {value} ({count_trials(num_trials)})"
+            for value, (median, num_trials) in (ranked[0], ranked[-1])
+        )
+        return f"{self.name}: {self._judgement()} The median of {self.objective} goes from {best} to {worst}."
+
+    def _judgement(self) -> str:
+        if self.p_value is None:
+            return "it changed only together with others, so its effect can't be told from theirs."
+        probability = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.2g}"
+        is_clear = self.p_value < _SIGNIFICANCE
+        if self.correlation is None:
+            verdict = "its values differ clearly" if is_clear else "no clear difference between its values"
+            return f"{verdict} in {self.num_trials} trials (Kruskal-Wallis test, {probability})."
+        figures = f"(rank correlation {self.correlation:+.2f}, {probability}, {self.num_trials} trials)"
+        if not is_clear:
+            return f"no clear rise or fall of {self.objective} with it {figures}."
+        return f"{'larger' if self.correlation < 0 else 'smaller'} values do better {figures}."
+
+
+def measure_effects(results: SweepResults) -> list[Effect]:
+    """Return the effects of `latent_dim`, `num_components` and `decoder_depth`, then of all else that was searched.
+
+    Trials of a search that learns are not independent of one another, so the p-values are a guide and no proof.
+
+    Args:
+        results: What `read_results` returned.
+    """
+    trials = results.completed
+    searched = varied_arguments(results.trials)
+    numeric = {name: ranks(trials, name) for name in varied_arguments(trials) if is_numeric(trials, name)}
+    names = dict.fromkeys([*DEFAULT_CHOICES, *searched])
+    return [_measure(name, trials, results.objective, numeric) for name in names]
+
+
+def varied_arguments(trials: Sequence[TrialResult]) -> list[str]:
+    """Return the arguments that differ between trials."""
+    names = dict.fromkeys(name for trial in trials for name in trial.values)
+    return [name for name in names if len({trial.values.get(name) for trial in trials}) > 1]
+
+
+def is_numeric(trials: Sequence[TrialResult], name: str) -> bool:
+    """Return whether an argument is a number in all trials."""
+    return all(isinstance(trial.values.get(name), (int, float)) for trial in trials)
+
+
+def ranks(trials: Sequence[TrialResult], name: str) -> np.ndarray:
+    """Return the ranks of a numeric argument, `(num_trials,)`."""
+    return scipy.stats.rankdata([trial.values[name] for trial in trials])
+
+
+def format_number(number: float) -> str:
+    """Return a figure as people read it.
+
+    Example:
+        >>> format_number(-372150.25), format_number(0.0123456), format_number(5.0)
+        ('-372,150', '0.01235', '5')
+    """
+    return f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:,.4g}" if abs(number) < 1e3 else f"{number:,.1f}"
+
+
+def count_trials(number: int) -> str:
+    """Return `1 trial`, `2 trials` and so on."""
+    return f"{number} trial" if number == 1 else f"{number} trials"
+
+
+def _measure(name: str, trials: Sequence[TrialResult], objective: str, numeric: dict[str, np.ndarray]) -> Effect:
+    groups: dict[Any, list[float]] = {}
+    for trial in trials:
+        groups.setdefault(trial.values.get(name), []).append(trial.score if trial.score is not None else np.nan)
+    medians = {value: (float(np.median(scores)), len(scores)) for value, scores in groups.items()}
+    controls = [own for other, own in numeric.items() if other != name]
+    min_trials = _MIN_DEGREES_OF_FREEDOM + 2 + (len(controls) if name in numeric else 0)
+    correlation = p_value = None
+    if len(groups) > 1 and len(trials) >= min_trials:
+        scores = [trial.score for trial in trials]
+        if name in numeric:
+            correlation, p_value = partial_correlation(numeric[name], scipy.stats.rankdata(scores), controls)
+        elif len(set(scores)) > 1:
+            p_value = float(scipy.stats.kruskal(*groups.values()).pvalue)
+    return Effect(name, objective, len(trials), medians, correlation, p_value, min_trials)
+
+
+def partial_correlation(
+    first: np.ndarray, second: np.ndarray, controls: Sequence[np.ndarray]
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the correlation of two variables with others held fixed, and its two-sided p-value.
+
+    Both are first freed of what is linear in the others. Of ranks this is the partial Spearman correlation.
+
+    Args:
+        first: `(num_trials,)`.
+        second: `(num_trials,)`.
+        controls: The other variables, each `(num_trials,)`.
+
+    Returns:
+        Both None where nothing is left of one of the two.
+
+    Example:
+        >>> first, other = np.random.default_rng(0).normal(size=(2, 50))
+        >>> correlation, p_value = partial_correlation(first, first + 10 * other, [other])
+        >>> round(correlation, 3), p_value < 0.001
+        (1.0, True)
+    """
+    design = np.stack([np.ones(len(first)), *controls], axis=1)
+    residuals = []
+    for variable in (first, second):
+        solution = np.linalg.lstsq(design, variable, rcond=None)[0]
+        residual = variable - design @ solution
+        if np.linalg.norm(residual) < 1e-6 * np.linalg.norm(variable):
+            return None, None
+        residuals.append(residual / np.linalg.norm(residual))
+    correlation = float(np.clip(residuals[0] @ residuals[1], -1, 1))
+    degrees_of_freedom = len(first) - 1 - np.linalg.matrix_rank(design)
+    if abs(correlation) > 1 - 1e-12:
+        return correlation, 0.0
+    statistic = abs(correlation) * np.sqrt(degrees_of_freedom / (1 - correlation**2))
+    return correlation, float(2 * scipy.stats.t.sf(statistic, degrees_of_freedom))

@@ -9,7 +9,7 @@ from typing import Any
 import keras_tuner
 
 from spectrovae import SpectroVAE
-from spectrovae.encoder import check_network
+from spectrovae.model.networks import check_network
 
 DEFAULT_CHOICES: dict[str, tuple] = {
     "latent_dim": (25, 50, 100, 200, 400),

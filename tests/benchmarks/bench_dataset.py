@@ -14,7 +14,7 @@ import sys
 import time
 
 from spectrovae import audio_dataset, dataset_report
-from spectrovae.files import find_audio_files
+from spectrovae.audio.files import find_audio_files
 
 
 def peak_memory() -> float:

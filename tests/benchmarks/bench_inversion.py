@@ -17,9 +17,9 @@ import librosa
 import numpy as np
 
 from spectrovae import SpectrogramConverter, audio_dataset
-from spectrovae.phase import griffin_lim
-from spectrovae.pooling import average_frames, interpolate_frames
-from spectrovae.stft import stream_magnitudes
+from spectrovae.audio.phase import griffin_lim
+from spectrovae.audio.spectrogram import stream_magnitudes
+from spectrovae.model.pca import average_frames, interpolate_frames
 from spectrovae.synthesis import compose_collection
 
 NUM_SMOOTHED_FRAMES = 16

@@ -27,9 +27,9 @@ import numpy as np
 import soundfile
 
 from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset, dataset_report
-from spectrovae.audio import write_audio
-from spectrovae.recordings import Recordings
-from spectrovae.training import fit_resumably
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import Recordings
+from spectrovae.training.resumable import fit_resumably
 
 SMALL = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
 

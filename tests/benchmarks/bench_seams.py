@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from spectrovae import SpectroVAE
-from spectrovae.walks import window_starts
+from spectrovae.model.walks import window_starts
 
 
 def frame_values(model: SpectroVAE, audio: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,10 +25,9 @@ from bench_dataset import peak_memory
 from contenders import CONTENDERS, Ours
 
 from spectrovae import SpectrogramConverter, audio_dataset
-from spectrovae.evaluation import evaluate_generation
-from spectrovae.files import find_audio_files
-from spectrovae.judgement import comparison_table
-from spectrovae.judging import judge_windows
+from spectrovae.audio.files import find_audio_files
+from spectrovae.evaluation.judging import comparison_table, judge_windows
+from spectrovae.evaluation.sound_distance import evaluate_generation
 
 NUM_TEST_WINDOWS = 128
 

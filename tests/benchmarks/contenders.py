@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 import tf_keras
 
 from spectrovae import SpectroVAE
-from spectrovae.checkpoints import averaged_weights
+from spectrovae.training.resumable import averaged_weights
 
 SHAPE = (512, 512, 1)
 

@@ -37,7 +37,7 @@ def make_file(folder: Path, seed: int, index: int) -> Path:
 
 def read_files(folder: Path, seed: int, first: int, last: int) -> None:
     """Read files one by one beside a good one; a line for each says what became of it."""
-    from spectrovae.recordings import Recordings
+    from spectrovae.audio.recordings import Recordings
 
     logging.disable()
     good = folder / "good.wav"

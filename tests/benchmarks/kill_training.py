@@ -29,7 +29,7 @@ import keras
 import numpy as np
 
 from spectrovae.synthesis import compose_collection
-from spectrovae.training import CHECKPOINT_FILE, MODEL_FILE, read_history
+from spectrovae.training.resumable import CHECKPOINT_FILE, MODEL_FILE, read_history
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "train.py"
 SETTINGS = "--sample-rate 8000 --n-fft 64 --hop-length 16 --num-frames 32 --latent-dim 4 --num-components 2 "

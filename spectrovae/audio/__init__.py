@@ -1,0 +1,1 @@
+"""Audio files, spectrograms, phases, and datasets of windows."""

@@ -1,0 +1,119 @@
+"""Windows walked over in batches, and fair samples of them."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from spectrovae.checks import check_positive_int
+
+
+def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
+    """Yield float32 batches from an array or a dataset.
+
+    Args:
+        inputs: An array or tensor with the batch on its first axis, or an iterable of batches such as a
+            `tf.data.Dataset`; of a batch that is a tuple `(x, y, ...)` the first part is used.
+        batch_size: Size of the batches cut from an array; a dataset keeps its own.
+
+    Yields:
+        Tensors of shape `(batch, ...)`.
+
+    Raises:
+        ValueError: If there is nothing in `inputs`, it does not hold numbers, or `batch_size` is not positive.
+
+    Example:
+        >>> [batch.shape[0] for batch in iterate_batches(np.zeros((5, 2)), batch_size=2)]
+        [2, 2, 1]
+    """
+    check_positive_int("batch_size", batch_size)
+    num_batches = 0
+    for batch in _slices(inputs, batch_size) if hasattr(inputs, "shape") else inputs:
+        windows = batch[0] if isinstance(batch, (tuple, list)) else batch
+        num_batches += 1
+        tensor = tf.convert_to_tensor(windows)
+        if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
+            raise ValueError(f"Windows and codes must be numbers. Received: dtype={tensor.dtype.name}")
+        yield tf.cast(tensor, tf.float32)
+    if not num_batches:
+        raise ValueError(f"There is no window in what was given. Received: inputs={inputs!r}")
+
+
+def limited_batches(inputs: Any, num_passes: int, max_windows: int, batch_size: int = 32) -> Iterator[np.ndarray]:
+    """Yield batches like `iterate_batches`, from several walks over a dataset, up to a number of windows.
+
+    Args:
+        inputs: As for `iterate_batches`.
+        num_passes: How often to walk over a dataset, whose windows may differ each time; an array is walked over once.
+        max_windows: Where to stop, in the middle of a batch if need be.
+        batch_size: Size of the batches cut from an array.
+
+    Example:
+        >>> [len(batch) for batch in limited_batches([np.zeros((3, 2))], num_passes=3, max_windows=7)]
+        [3, 3, 1]
+    """
+    num_windows = 0
+    for _ in range(1 if hasattr(inputs, "shape") else num_passes):
+        for batch in iterate_batches(inputs, batch_size):
+            yield np.asarray(batch)[: max_windows - num_windows]  # a view: slices of tensors are copies
+            num_windows += len(batch)
+            if num_windows >= max_windows:
+                return
+
+
+def training_part(inputs: Any, validation_split: float) -> Any:
+    """Return what Keras leaves for training of an array when it puts that share of its end aside.
+
+    Example:
+        >>> training_part(np.arange(10), validation_split=0.25)
+        array([0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    if not validation_split or not hasattr(inputs, "shape"):
+        return inputs
+    return inputs[: math.ceil(len(inputs) * (1 - validation_split))]
+
+
+def _slices(array: Any, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, array.shape[0], batch_size):
+        yield array[start : start + batch_size]
+
+
+class WindowSample:
+    """A random sample of the windows that flow by.
+
+    Vitter, "Random sampling with a reservoir" (ACM TOMS, 1985): every window has the same chance to be in it.
+
+    Args:
+        size: Number of windows to keep.
+        seed: Integer that makes the choice repeat.
+
+    Attributes:
+        windows: What was kept, each of shape `(bins, frames, 1)`.
+        num_seen: Number of windows that flowed by.
+
+    Example:
+        >>> sample = WindowSample(size=2, seed=0)
+        >>> batches = list(sample.collect([np.zeros((3, 4, 4, 1)), np.ones((3, 4, 4, 1))]))
+        >>> len(batches), len(sample.windows), sample.num_seen
+        (2, 2, 6)
+    """
+
+    def __init__(self, size: int, seed: int | None = None) -> None:
+        self.size = size
+        self.windows: list[np.ndarray] = []
+        self.num_seen = 0
+        self._generator = np.random.default_rng(seed)
+
+    def collect(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the batches unchanged, and keep some of their windows."""
+        for batch in batches:
+            for window in batch:
+                self.num_seen += 1
+                # Copies, since a view would keep its whole batch in memory.
+                if len(self.windows) < self.size:
+                    self.windows.append(np.array(window))
+                elif (place := self._generator.integers(self.num_seen)) < self.size:
+                    self.windows[place] = np.array(window)
+            yield batch

@@ -1,0 +1,358 @@
+"""How near to music a model, or any folder of sounds, comes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from spectrovae.audio.dataset import audio_dataset, dataset_report
+from spectrovae.audio.phase import griffin_lim
+from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.audio.windows import WindowSample, iterate_batches
+from spectrovae.evaluation.sound_distance import (
+    GenerationReport,
+    SoundDistance,
+    checked_windows,
+    evaluate_generation,
+    maximum_mean_discrepancy,
+)
+from spectrovae.model.spectrovae import Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class RestorationScores:
+    """How near windows come to the ones that they stand for.
+
+    Attributes:
+        rmse_db: Root-mean-square difference of the levels, in dB.
+        log_spectral_distance: Root-mean-square difference of the levels over the bins of a frame, averaged over all
+            frames, in dB (Gray and Markel, "Distance measures for speech processing", IEEE Transactions on Acoustics,
+            Speech, and Signal Processing, 1976).
+        spectral_convergence: Norm of the difference of the magnitudes over that of the original magnitudes, in dB,
+            averaged over the windows that are not silent (NaN where all are).
+        maximum_mean_discrepancy: Squared distance of the two sets of windows by `SoundDistance`.
+    """
+
+    rmse_db: float
+    log_spectral_distance: float
+    spectral_convergence: float
+    maximum_mean_discrepancy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """Scores of a generative system, as `judge` returns them; `print` shows them as a table.
+
+    What is heard are windows that were turned into sound, with phases by Griffin-Lim, and analysed again.
+
+    Attributes:
+        num_windows: Held-out windows that were measured.
+        round_trip: The held-out windows as heard: what phases cost, the ceiling for every model.
+        decoded: Reconstructions from mean codes, before they are turned into sound.
+        heard: The same reconstructions as heard.
+        textured: Reconstructions with texture as heard; None for a system that has none.
+        generation: Generated windows before they are turned into sound.
+        heard_generation: The same as heard.
+    """
+
+    num_windows: int
+    round_trip: RestorationScores
+    decoded: RestorationScores
+    heard: RestorationScores
+    textured: RestorationScores | None
+    generation: GenerationReport
+    heard_generation: GenerationReport
+
+    @property
+    def model_share(self) -> float:
+        """Share of the mean squared error (dB²) of heard reconstructions that the model makes; phases make the rest."""
+        return float(min(1.0, (self.decoded.rmse_db / self.heard.rmse_db) ** 2)) if self.heard.rmse_db else 0.0
+
+    def __str__(self) -> str:
+        rows = {
+            "phases alone (the ceiling)": self.round_trip,
+            "reconstruction, as decoded": self.decoded,
+            "reconstruction, heard": self.heard,
+            "with texture, heard": self.textured,
+        }
+        title = f"{self.num_windows} held-out windows"
+        lines = [f"{title:34}{'RMSE':>11}{'log-spectral':>14}{'convergence':>13}{'distance':>11}"]
+        for name, scores in rows.items():
+            if scores is not None:
+                lines.append(
+                    f"{name:34}{scores.rmse_db:>8.2f} dB{scores.log_spectral_distance:>11.2f} dB"
+                    f"{scores.spectral_convergence:>10.1f} dB{scores.maximum_mean_discrepancy:>11.4g}"
+                )
+        zero_line = self.generation.maximum_mean_discrepancy_zero_line
+        lines.append(f"{'training windows (zero line)':34}{zero_line:>49.4g}")
+        lines.append(f"Of the squared error of what is heard, the model makes {100 * self.model_share:.0f} %.")
+        return "\n".join([*lines, "", "As decoded:", str(self.generation), "", "As heard:", str(self.heard_generation)])
+
+
+def comparison_table(judgements: Mapping[str, Judgement]) -> str:
+    """Return a table in Markdown with a row for each system.
+
+    Where nothing else is said, figures are of what is heard; reconstructions are compared as a set with texture, for a
+    system that has it.
+
+    Args:
+        judgements: What `judge` or `judge_windows` returned for each, by name.
+
+    Example:
+        >>> print(comparison_table({}).splitlines()[0][:20])
+        | system | RMSE (dB)
+    """
+    header = [
+        "system",
+        "RMSE (dB): decoded / heard / phases alone",
+        "log-spectral distance (dB)",
+        "convergence (dB)",
+        "distance of reconstructions",
+        "distance of generated: decoded / heard / zero line",
+        "diversity",
+        "to nearest training window, ratio",
+    ]
+    rows = [header, ["---"] * len(header), *([name, *_cells(judgement)] for name, judgement in judgements.items())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cells(judgement: Judgement) -> list[str]:
+    heard, generation, heard_generation = judgement.heard, judgement.generation, judgement.heard_generation
+    errors = judgement.decoded.rmse_db, heard.rmse_db, judgement.round_trip.rmse_db
+    distances = (
+        generation.maximum_mean_discrepancy,
+        heard_generation.maximum_mean_discrepancy,
+        generation.maximum_mean_discrepancy_zero_line,
+    )
+    return [
+        " / ".join(f"{error:.2f}" for error in errors),
+        f"{heard.log_spectral_distance:.2f}",
+        f"{heard.spectral_convergence:.1f}",
+        f"{(judgement.textured or heard).maximum_mean_discrepancy:.3f}",
+        " / ".join(f"{distance:.3f}" for distance in distances),
+        f"{heard_generation.diversity_ratio:.2f}",
+        f"{heard_generation.copies.ratio:.2f}",
+    ]
+
+
+_BATCH_SIZE = 16
+
+_LEAST_RATIO = 1e-8  # -160 dB: below it, magnitudes are the same
+
+
+def judge(
+    model: Objective, held_out: Any, training: Any, num_windows: int = 128, texture: float = 1.0, seed: int = 0
+) -> Judgement:
+    """Measure what a model does with held-out recordings, and what it generates.
+
+    Args:
+        model: A trained `SpectroVAE`.
+        held_out: Windows of recordings that the model was not trained on, `(num_windows, bins, frames, 1)`, or a
+            dataset of batches of them. At least 2; of more than `num_windows` a fair sample is taken.
+        training: Windows that it was trained on, or the `SoundDistance` made of them.
+        num_windows: Held-out windows to measure, and windows to generate, at most.
+        texture: How much residual to draw where texture is asked for, as in `SpectroVAE.decode`.
+        seed: Integer that decides the sample, codes, textures and phases.
+
+    Returns:
+        The scores; `print` shows them as a table.
+
+    Raises:
+        ValueError: If a set has fewer than 2 windows, or they do not fit the model.
+
+    Example:
+        >>> from spectrovae import SpectroVAE
+        >>> windows = np.random.default_rng(0).random((24, 32, 32, 1), np.float32)
+        >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
+        >>> judgement = judge(model, held_out=windows[:8], training=windows[8:])
+        >>> judgement.round_trip.rmse_db < judgement.heard.rmse_db
+        True
+    """
+    sample = WindowSample(num_windows, seed)
+    for _ in sample.collect(np.asarray(batch) for batch in iterate_batches(held_out)):
+        pass
+    originals = np.stack(sample.windows)
+    return judge_windows(
+        originals,
+        model.reconstruct(originals, _BATCH_SIZE),
+        model.generate(num_windows, seed=seed, batch_size=_BATCH_SIZE, texture=texture),
+        training,
+        model.converter,
+        model.reconstruct(originals, _BATCH_SIZE, texture, seed) if texture and model.likelihood.per_pixel else None,
+        seed,
+    )
+
+
+def judge_windows(
+    held_out: np.ndarray,
+    reconstructed: np.ndarray,
+    generated: np.ndarray,
+    training: Any,
+    converter: SpectrogramConverter,
+    textured: np.ndarray | None = None,
+    seed: int = 0,
+) -> Judgement:
+    """Measure any system by the windows that it makes, as `judge` does.
+
+    Args:
+        held_out: Windows that the system has not seen, `(num_windows, bins, frames, 1)` in [0, 1], at least 2.
+        reconstructed: What it makes of them, of the same shape.
+        generated: Windows that it generated, any number from 2 on.
+        training: Windows that it was trained on, or the `SoundDistance` made of them.
+        converter: The `SpectrogramConverter` that made the windows.
+        textured: What it makes of the held-out windows if it adds texture.
+        seed: Seed of the phases.
+
+    Example:
+        >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
+        >>> windows = np.random.default_rng(0).random((24, 32, 32, 1), np.float32)
+        >>> print(judge_windows(windows[:8], 0.9 * windows[:8], windows[4:12], windows[12:], converter))
+        8 held-out windows ...
+    """
+    distance = training if isinstance(training, SoundDistance) else SoundDistance(training, converter)
+    target = distance.embed(held_out)
+
+    def scores(windows: np.ndarray) -> RestorationScores:
+        discrepancy = maximum_mean_discrepancy(distance.embed(windows), target, distance.bandwidths)
+        return restoration_scores(held_out, windows, converter, discrepancy)
+
+    heard_generation = resynthesize(generated, converter, seed)
+    return Judgement(
+        num_windows=len(held_out),
+        round_trip=scores(resynthesize(held_out, converter, seed)),
+        decoded=scores(reconstructed),
+        heard=scores(resynthesize(reconstructed, converter, seed)),
+        textured=None if textured is None else scores(resynthesize(textured, converter, seed)),
+        generation=evaluate_generation(generated, held_out, distance, converter),
+        heard_generation=evaluate_generation(heard_generation, held_out, distance, converter),
+    )
+
+
+def judge_recordings(
+    recordings: Any, reference: Any, training: Any = None, converter: SpectrogramConverter | None = None
+) -> GenerationReport:
+    """Compare sound files of any origin with recordings.
+
+    Args:
+        recordings: The sound to judge: a file, a folder or several. Files shorter than a window are left out, with
+            a warning in the log.
+        reference: Real recordings, in the same way.
+        training: Recordings that the system was trained on. Without them, the first half of the reference (files in
+            the order of their names) takes their place, and the second half is what the sound is compared with.
+        converter: Decides the sample rate and the length of the windows that are compared; `None`: one with the
+            default settings.
+
+    Returns:
+        The scores; `print` shows them as a table.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If there are fewer than 2 windows of each kind.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from spectrovae.synthesis import compose_collection
+        >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = compose_collection(folder, num_pieces=2, duration=3.0, sample_rate=8000)
+        ...     report = judge_recordings(folder, folder, converter=converter)
+        >>> report.num_generated, report.num_held_out
+        (10, 5)
+    """
+    converter = SpectrogramConverter() if converter is None else converter
+    known, held_out = training_and_held_out(reference, training, converter)
+    return evaluate_generation(recorded_windows(recordings, converter), held_out, known, converter)
+
+
+def training_and_held_out(reference: Any, training: Any, converter: SpectrogramConverter) -> tuple[Any, Any]:
+    """Return datasets of consecutive windows of two collections; without training recordings, halves of the others.
+
+    Args:
+        reference: Audio files and folders.
+        training: The same, or None.
+        converter: The `SpectrogramConverter`.
+
+    Returns:
+        The training windows and the held-out ones.
+
+    Raises:
+        ValueError: If no file can be used, or the reference is too short to be split.
+    """
+    held_out = recorded_windows(reference, converter)
+    if training is not None:
+        return recorded_windows(training, converter), held_out
+    num_windows = dataset_report(held_out).num_windows
+    if num_windows < 4:
+        raise ValueError(
+            "The reference must have at least 2 windows in each half. Give longer recordings, training recordings or a "
+            f"converter of fewer frames. Received: {num_windows} windows of {converter.window_duration:.3g} s"
+        )
+    windows, num_training = held_out.unbatch(), num_windows // 2
+    return windows.take(num_training).batch(_BATCH_SIZE), windows.skip(num_training).batch(_BATCH_SIZE)
+
+
+def recorded_windows(paths: Any, converter: SpectrogramConverter) -> Any:
+    """Return a dataset of the consecutive windows of audio files."""
+    return audio_dataset(paths, converter, _BATCH_SIZE, random_offset=False, shuffle=False, verbose=0)
+
+
+def restoration_scores(
+    originals: np.ndarray, restored: np.ndarray, converter: SpectrogramConverter, maximum_mean_discrepancy: float
+) -> RestorationScores:
+    """Compare windows with those that they stand for, one by one.
+
+    Args:
+        originals: `(num_windows, bins, frames, 1)` in [0, 1].
+        restored: Of the same shape.
+        converter: The `SpectrogramConverter` that made the windows.
+        maximum_mean_discrepancy: What compares the two as sets.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> converter = SpectrogramConverter(n_fft=64, hop_length=16, num_frames=8)
+        >>> scores = restoration_scores(np.full((1, 32, 8, 1), 0.5), np.full((1, 32, 8, 1), 0.6), converter, 0.0)
+        >>> round(scores.rmse_db, 3), round(scores.log_spectral_distance, 3)
+        (8.0, 8.0)
+    """
+    if np.shape(originals) != np.shape(restored):
+        raise ValueError(
+            "Windows must have the shape of those that they stand for. "
+            f"Received: originals.shape={np.shape(originals)}, restored.shape={np.shape(restored)}"
+        )
+    squares, convergences, log_spectral = [], [], []
+    for pair in zip(checked_windows(originals), checked_windows(restored), strict=True):
+        errors = np.square(np.subtract(*map(converter.to_decibels, pair), dtype=np.float64))  # (num, bins, frames)
+        squares.append(errors.mean(axis=(1, 2)))
+        log_spectral.append(np.sqrt(errors.mean(axis=1)).mean(axis=1))
+        target, result = map(converter.to_magnitudes, pair)
+        norm = np.linalg.norm(target, axis=(1, 2))
+        ratio = np.linalg.norm(result - target, axis=(1, 2))[norm > 0] / norm[norm > 0]
+        convergences.append(20 * np.log10(np.maximum(ratio, _LEAST_RATIO)))
+    convergence = np.concatenate(convergences)
+    return RestorationScores(
+        rmse_db=float(np.sqrt(np.concatenate(squares).mean())),
+        log_spectral_distance=float(np.concatenate(log_spectral).mean()),
+        spectral_convergence=float(convergence.mean()) if len(convergence) else float("nan"),
+        maximum_mean_discrepancy=maximum_mean_discrepancy,
+    )
+
+
+def resynthesize(windows: np.ndarray, converter: SpectrogramConverter, seed: int = 0) -> np.ndarray:
+    """Turn windows into sound, and the sound into windows again; peaks over 1 are left as they are.
+
+    Example:
+        >>> converter = SpectrogramConverter(n_fft=64, hop_length=16, num_frames=8, num_iterations=2)
+        >>> resynthesize(np.zeros((3, 32, 8, 1)), converter).shape
+        (3, 32, 8, 1)
+    """
+    heard = []
+    for batch in checked_windows(windows):
+        magnitudes = converter.to_magnitudes(batch)
+        waveforms = griffin_lim(magnitudes, converter.n_fft, converter.hop_length, converter.num_iterations, seed)
+        heard.append(converter.to_spectrogram(waveforms))
+    return np.concatenate(heard)

@@ -1,0 +1,1 @@
+"""Pictures, pages and folders that show a trained model."""

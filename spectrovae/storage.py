@@ -1,0 +1,152 @@
+"""Files that are complete or absent, temporary folders, and locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: what a killed program left is then not cleared away
+    fcntl = None  # type: ignore[assignment]
+
+PathLike = str | os.PathLike[str]
+
+# Names of what is in the making.
+_PART = ".part"
+
+_TEMPORARY = "spectrovae-"
+
+_LOCK = ".lock"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def replaced_when_complete(path: Path) -> Iterator[Path]:
+    """Gives a hidden path to write: the file replaces `path` if the `with` block succeeds, and else goes.
+
+    The content is on the disk before the name is, so that not even a power cut leaves half a file. What a killed
+    program leaves behind is cleared away by `remove_leftovers`.
+
+    Args:
+        path: The file; its folder must exist. The hidden path has the same ending.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        OSError: If the file cannot be written; the message names it, whatever the library that writes says.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The folder of {path} does not exist: create it first")
+    begun = path.with_name(f".{_TEMPORARY}{uuid.uuid4().hex}")
+    part = begun.with_name(f"{begun.name}{_PART}{path.suffix}")
+    try:
+        # From its first moment under this name to its last it is locked: else it would be taken for a leftover.
+        with _locked(begun):
+            os.rename(begun, part)
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if error.filename not in (None, str(begun), str(part)):  # not about this file
+            raise
+        raise _naming(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # else it would hide what went wrong
+            part.unlink(missing_ok=True)
+            begun.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder if need be; an OSError says so if no file can be made in it.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_writable(Path(folder, "new"))
+        ...     os.listdir(folder)
+        ['new']
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _naming(folder, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the unfinished files and temporary folders that killed programs left in a folder.
+
+    Those of programs that still run are kept: each holds a lock that ends with its program.
+    """
+    if fcntl is None:
+        return
+    for path in (*folder.glob(f".{_TEMPORARY}*{_PART}*"), *folder.glob(f"{_TEMPORARY}*/{_LOCK}")):
+        # An OSError: it is locked, another user's, or gone by now.
+        with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.name == _LOCK:
+                shutil.rmtree(path.parent, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
+    """Makes a temporary folder, and clears away those of killed programs.
+
+    Returns:
+        The folder, and what removes it: its `close()`.
+
+    Example:
+        >>> folder, remover = temporary_folder()
+        >>> folder.exists(), remover.close(), folder.exists()
+        (True, None, False)
+    """
+    remove_leftovers(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+    remover = contextlib.ExitStack()
+    remover.callback(shutil.rmtree, folder, ignore_errors=True)
+    # Locked under another name first: unlocked under this one it would be taken for a leftover.
+    lock = folder / "lock"
+    remover.enter_context(_locked(lock))
+    lock.replace(folder / _LOCK)
+    return folder, remover
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes] | None]:
+    """Makes an empty file that is locked as long as this program runs, or the `with` block."""
+    with path.open("wb") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some network drives know no locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield file
+            return
+    yield None  # closed, since Windows does not replace open files
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a new name in a folder outlast a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _naming(path: Path, error: OSError) -> OSError:
+    """The same kind of error, with a message that names the file and says what to do."""
+    if error.errno is None:  # not from the system: its message says it all
+        return error
+    advice = "Free some space, or use another folder" if error.errno in _FULL else "Choose a folder that can be written"
+    return OSError(error.errno, f"{error.strerror}. {advice}. While writing", str(path))

@@ -1,0 +1,1 @@
+"""What training needs beside the model: optimizer, metrics, callbacks, several machines, resuming."""

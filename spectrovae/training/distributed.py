@@ -1,0 +1,537 @@
+"""Training on several devices and machines: what Keras' `fit` needs beyond itself."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import math
+import random
+import weakref
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spectrovae.storage import temporary_folder
+
+_LOST_WORKER_ERRORS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Return how many processes a strategy trains in.
+
+    Example:
+        >>> num_workers(tf.distribute.get_strategy())
+        1
+    """
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec().as_dict() if resolver is not None else {}
+    return max(1, len(cluster.get("chief", [])) + len(cluster.get("worker", [])))
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Return whether this process is the one that writes files.
+
+    Example:
+        >>> is_chief(tf.distribute.get_strategy())
+        True
+    """
+    if num_workers(strategy) == 1:
+        return True
+    resolver = strategy.cluster_resolver
+    has_chief = "chief" in resolver.cluster_spec().as_dict()
+    return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)
+
+
+def broadcast(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> list[np.ndarray]:
+    """Return the chief's values on every worker; all must call it, with arrays of the same shapes and types.
+
+    Raises:
+        ConnectionError: If another worker has died.
+
+    Example:
+        >>> broadcast(tf.distribute.get_strategy(), [np.arange(3)])
+        [array([0, 1, 2])]
+    """
+    if num_workers(strategy) == 1 or not values:
+        return list(values)
+    return _add_up(strategy, values if is_chief(strategy) else [np.zeros_like(value) for value in values])
+
+
+def broadcast_bytes(strategy: tf.distribute.Strategy, content: bytes) -> bytes:
+    """Return the chief's bytes on every worker.
+
+    Example:
+        >>> broadcast_bytes(tf.distribute.get_strategy(), b"music")
+        b'music'
+    """
+    (length,) = broadcast(strategy, [np.int64(len(content))])
+    words = np.frombuffer(content.ljust(-(-length // 8) * 8, b"\0"), np.int64)  # what adds up quickly
+    return broadcast(strategy, [words])[0].tobytes()[:length]
+
+
+def same_everywhere(strategy: tf.distribute.Strategy, value: Any) -> bool:
+    """Return, on all workers alike, whether all have a value, anything with a `repr`, that looks the same.
+
+    Example:
+        >>> same_everywhere(tf.distribute.get_strategy(), [1, 2])
+        True
+    """
+    own = np.int64(zlib.crc32(repr(value).encode()))
+    (of_chief,) = broadcast(strategy, [own])
+    if num_workers(strategy) == 1:
+        return True
+    (num_different,) = _add_up(strategy, [np.int64(own != of_chief)])
+    return num_different == 0
+
+
+def _add_up(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> list[np.ndarray]:
+    num_local = strategy.num_replicas_in_sync // num_workers(strategy)
+
+    def total(*arrays: tf.Tensor) -> list[tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        counts = context.replica_id_in_sync_group % num_local == 0  # one replica speaks for its worker
+        return [context.all_reduce("SUM", tf.where(counts, array, tf.zeros_like(array))) for array in arrays]
+
+    with explain_lost_workers(strategy):
+        arrays = tuple(map(tf.convert_to_tensor, values))
+        # Concrete, since TensorFlow warns of functions that are traced often.
+        add_up = tf.function(lambda *arrays: strategy.run(total, args=arrays)).get_concrete_function(*arrays)
+        sums = add_up(*arrays)
+        return [strategy.experimental_local_results(value)[0].numpy() for value in sums]
+
+
+def run_on_chief(strategy: tf.distribute.Strategy, function: Callable[[], Any]) -> Any:
+    """Call a function on the chief only, and return its result, of JSON's types, on every worker.
+
+    Raises:
+        RuntimeError: On the other workers, if the function raises an error on the chief.
+
+    Example:
+        >>> run_on_chief(tf.distribute.get_strategy(), lambda: {"epochs": 3})
+        {'epochs': 3}
+    """
+    if num_workers(strategy) == 1:
+        return function()
+    answer, failure = b"", None
+    if is_chief(strategy):
+        try:
+            answer = json.dumps({"result": function()}).encode()
+        except Exception as error:  # the others wait for an answer, whatever it is
+            failure = error
+            answer = json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()
+    told = json.loads(broadcast_bytes(strategy, answer))
+    if failure is not None:
+        raise failure
+    if "error" in told:
+        raise RuntimeError(f"The chief, worker 0, has failed and tells why: {told['error']}")
+    return told["result"]
+
+
+def computed_once(method: Callable[..., None]) -> Callable[..., None]:
+    """Make a model's method that sets weights run on the chief only; the other workers get its weights."""
+
+    @functools.wraps(method)
+    def compute(self: Any, *args: Any, **kwargs: Any) -> None:
+        strategy = self.distribute_strategy
+        if num_workers(strategy) == 1 or getattr(self, "_computes_alone", False):
+            method(self, *args, **kwargs)
+            return
+
+        def compute_alone() -> None:
+            self._computes_alone = True
+            try:
+                method(self, *args, **kwargs)
+            finally:
+                self._computes_alone = False
+
+        run_on_chief(strategy, compute_alone)
+        self.share_variables()
+
+    return compute
+
+
+@contextlib.contextmanager
+def explain_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Turn the errors that TensorFlow raises when a worker has died into one that says what to do."""
+    try:
+        yield
+    except _LOST_WORKER_ERRORS as error:
+        if num_workers(strategy) == 1:
+            raise
+        raise ConnectionError(
+            "Another worker has died or can't be reached, and without it this one can't go on. See the others' logs, "
+            "then start all workers again: `fit_resumably` goes on after the last epoch that was saved. "
+            f"TensorFlow says: {error.message}"
+        ) from error
+
+
+def share_variables(strategy: tf.distribute.Strategy, variables: Sequence[keras.Variable]) -> None:
+    """Give every worker the chief's values of variables; those of metrics, which differ between workers, are left.
+
+    Example:
+        >>> share_variables(tf.distribute.get_strategy(), [keras.Variable(1.0)])
+    """
+    if num_workers(strategy) > 1:
+        equal = [variable for variable in variables if variable.synchronization != "on_read"]
+        for variable, value in zip(equal, broadcast(strategy, [each.numpy() for each in equal]), strict=True):
+            variable.assign(value)
+
+
+class _Files(NamedTuple):
+    """How a dataset is made of files."""
+
+    num_windows: Sequence[int]
+    batch_size: int
+    make_part: Callable[[Sequence[int], int], tf.data.Dataset]
+
+
+_files: weakref.WeakKeyDictionary[tf.data.Dataset, _Files] = weakref.WeakKeyDictionary()
+
+
+def register_files(
+    dataset: tf.data.Dataset,
+    num_windows: Sequence[int],
+    batch_size: int,
+    make_part: Callable[[Sequence[int], int], tf.data.Dataset],
+) -> None:
+    """Tell how a dataset is made of files, so that each worker can read its own.
+
+    Args:
+        dataset: A dataset of all files.
+        num_windows: Windows of each file.
+        batch_size: Windows per batch.
+        make_part: Makes a dataset of the files with given positions in `num_windows`, of batches of a given size.
+    """
+    _files[dataset] = _Files(tuple(num_windows), batch_size, make_part)
+
+
+def split_evenly(sizes: Sequence[int], num_parts: int) -> list[list[int]]:
+    """Divide positions into parts whose sizes add up to about the same, the same way each time.
+
+    Example:
+        >>> split_evenly([5, 1, 3, 4], num_parts=2)
+        [[0, 1], [2, 3]]
+    """
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    for position in sorted(range(len(sizes)), key=lambda position: -sizes[position]):
+        min(parts, key=lambda part: sum(sizes[other] for other in part)).append(position)
+    return [sorted(part) for part in parts]
+
+
+def distribute_files(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.distribute.DistributedDataset:
+    """Return a dataset of which each worker reads its own files.
+
+    Every window is read once an epoch, by one worker. All workers take equally many steps, as TensorFlow's collective
+    operations need: those with fewer windows end with empty batches.
+
+    Args:
+        dataset: What `audio_dataset` returned.
+        strategy: The strategy that the model was built under.
+
+    Raises:
+        ValueError: If there are fewer files than workers, the batch cannot be divided by the number of replicas, or
+            the workers have not found the same files.
+    """
+    files, workers, replicas = _files[dataset], num_workers(strategy), strategy.num_replicas_in_sync
+    if len(files.num_windows) < workers:
+        raise ValueError(
+            f"Data are divided by file, and there are {len(files.num_windows)} files for {workers} workers. Use fewer "
+            "workers, or cut the recordings into more files."
+        )
+    if files.batch_size % replicas:
+        raise ValueError(
+            f"`batch_size` is that of all replicas together and must be a multiple of their number, {replicas}. "
+            f"Received: batch_size={files.batch_size}"
+        )
+    if not same_everywhere(strategy, files.num_windows):
+        raise ValueError(
+            "The workers have found different recordings. Give each the same files, with the same settings. Received "
+            f"on this worker: {len(files.num_windows)} files of {sum(files.num_windows)} windows"
+        )
+    batch_size = files.batch_size // replicas
+    parts = split_evenly(files.num_windows, workers)
+    num_local = replicas // workers
+    largest = max(sum(files.num_windows[position] for position in part) for part in parts)
+    num_steps = math.ceil(largest / (batch_size * num_local))
+
+    def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        part = files.make_part(parts[context.input_pipeline_id], batch_size)
+        spec = part.element_spec
+        empty = tf.data.Dataset.from_tensors(tf.zeros((0, *spec.shape[1:]), spec.dtype))
+        whole = part.concatenate(empty.repeat(num_steps * num_local - len(part)))
+        # Keras takes the number of batches for that of steps.
+        return whole if num_local == 1 else whole.filter(lambda batch: True)
+
+    return strategy.distribute_datasets_from_function(make)
+
+
+def distribute(
+    strategy: tf.distribute.Strategy,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    batch_size: int | None = None,
+    shuffle: bool = False,
+) -> Any:
+    """Return data as `fit` and `evaluate` can take them on several workers, in batches of all of them together.
+
+    Datasets of `audio_dataset` are divided by file. Arrays become datasets that all workers shuffle the same way, and
+    of each batch of which every worker takes its part; so do other datasets, whose order must be the same on all.
+    """
+    if isinstance(x, tf.data.Dataset):
+        return distribute_files(x, strategy) if x in _files else x
+    if not hasattr(x, "shape"):
+        return x
+    arrays = tuple(array for array in (x, y, sample_weight) if array is not None)
+    dataset = tf.data.Dataset.from_tensor_slices(arrays)
+    if shuffle:
+        (seed,) = broadcast(strategy, [np.int64(random.randrange(2**31))])
+        dataset = dataset.shuffle(len(x), seed=int(seed))
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.batch(batch_size or 32).with_options(options)
+
+
+class ReplicaSeedGenerator(keras.random.SeedGenerator):
+    """A seed generator whose draws differ from replica to replica.
+
+    Under a strategy every replica has the same state, so that Keras' own generator would have all of them drop the same
+    units and draw the same noise. With a single replica the draws are those of `keras.random.SeedGenerator`.
+
+    Example:
+        >>> ReplicaSeedGenerator(7).next().numpy().tolist()
+        [7, 0]
+    """
+
+    def next(self, ordered: bool = True) -> tf.Tensor:
+        """Return the next seed of this replica."""
+        seed = super().next(ordered)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return seed
+        return tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
+
+
+def draw_by_replica(layers: Iterable[keras.layers.Layer]) -> None:
+    """Have the layers that draw numbers, such as dropout, draw others on each replica."""
+    for layer in layers:
+        generator = getattr(layer, "seed_generator", None)
+        if type(generator) is keras.random.SeedGenerator:
+            generator.__class__ = ReplicaSeedGenerator  # a new one would leave the old one's state among the variables
+
+
+def pad_empty_batch(
+    windows: tf.Tensor, sample_weight: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
+    """Return a batch that is not empty, with weights, and the number of windows that it had.
+
+    At the end of an epoch there may be no window left for some replicas, which all the same must take the step with the
+    others: they get one of weight 0. With a single replica nothing is changed.
+
+    Args:
+        windows: Shape `(batch, bins, frames, 1)`.
+        sample_weight: Shape `(batch,)`, or None for equal weights.
+
+    Example:
+        >>> windows, weights, num_windows = pad_empty_batch(tf.zeros((2, 32, 32, 1)), None)
+        >>> windows.shape[0], weights, int(num_windows)
+        (2, None, 2)
+    """
+    num_windows = tf.shape(windows)[0]
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return windows, sample_weight, num_windows
+    num_missing = tf.maximum(1 - num_windows, 0)
+    weights = tf.ones((num_windows,)) if sample_weight is None else tf.cast(sample_weight, tf.float32)
+    padding = [[0, num_missing]] + (windows.shape.rank - 1) * [[0, 0]]
+    return tf.pad(windows, padding), tf.pad(weights, [[0, num_missing]]), num_windows
+
+
+def global_mean(losses: tf.Tensor, sample_weight: tf.Tensor | None, num_windows: tf.Tensor) -> tf.Tensor:
+    """Return this replica's part of the mean of losses over the windows of all replicas.
+
+    Keras' optimizers add up the gradients of the replicas, so the parts have to add up to the mean, whatever the
+    sizes of the replicas' batches.
+
+    Args:
+        losses: Shape `(batch,)`.
+        sample_weight: The same, or None for equal weights.
+        num_windows: Number of windows in this replica's batch.
+
+    Example:
+        >>> float(global_mean(tf.constant([1.0, 3.0]), None, num_windows=2))
+        2.0
+    """
+    weighted = losses if sample_weight is None else losses * sample_weight
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.reduce_mean(weighted)
+    total = context.all_reduce("SUM", tf.cast(num_windows, losses.dtype))
+    return tf.reduce_sum(weighted) / total
+
+
+def sync_nonfinite_gradients(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Return gradients that are finite on all replicas or on none.
+
+    Float16 overflows at times, and the optimizer then leaves out the step. It asks each replica for itself; were only
+    some to leave it out, the others would wait for them for ever.
+
+    Example:
+        >>> sync_nonfinite_gradients([tf.constant([1.0, 2.0])])[0].numpy().tolist()
+        [1.0, 2.0]
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+    num_finite = context.all_reduce("SUM", tf.cast(is_finite, tf.float32))
+    all_finite = num_finite == context.num_replicas_in_sync
+    return [tf.where(all_finite, gradient, float("nan")) for gradient in gradients]
+
+
+class Distributed:
+    """The methods of `SpectroVAE` that let Keras' `fit` and `evaluate` work on several workers.
+
+    Stock Keras 3 fails there in two places (keras-team/keras#20585): it builds the model from a batch that it cannot
+    average over workers, and averages logs over an axis that they do not have.
+    """
+
+    distribute_strategy: tf.distribute.Strategy
+    variables: list[keras.Variable]
+    built: bool
+    optimizer: Any
+    input_shape: tuple[int, ...]
+
+    def share_variables(self) -> None:
+        """Give every worker the chief's weights, seeds and state of the optimizer."""
+        optimizer = getattr(self, "optimizer", None)
+        share_variables(self.distribute_strategy, self.variables + (optimizer.variables if optimizer else []))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configure training, as `keras.Model.compile` does.
+
+        Raises:
+            ValueError: On several replicas, if there is `jit_compile` or more than one step per execution.
+        """
+        strategy = self.distribute_strategy
+        if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+            raise ValueError("Keras 3 has no parameter servers. Use tf.distribute.MultiWorkerMirroredStrategy instead.")
+        num_replicas = strategy.num_replicas_in_sync
+        if num_replicas > 1 and kwargs.get("jit_compile") is True:
+            raise ValueError(
+                f"XLA compiles no step that goes over {num_replicas} replicas. Leave out `jit_compile`. Received: "
+                "jit_compile=True"
+            )
+        if num_replicas > 1 and kwargs.get("steps_per_execution", 1) != 1:
+            raise ValueError(
+                f"TensorFlow can't loop over the batches of {num_replicas} replicas. Leave out `steps_per_execution`; "
+                f"a larger `batch_size` saves as much. Received: steps_per_execution={kwargs['steps_per_execution']!r}"
+            )
+        if num_replicas > 1:
+            kwargs["jit_compile"] = False  # "auto" would mean yes
+        super().compile(*args, **kwargs)  # type: ignore[misc]
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Train, as `keras.Model.fit` does."""
+        strategy = self.distribute_strategy
+        if num_workers(strategy) == 1:
+            return super().fit(x, *args, **kwargs)  # type: ignore[misc]
+        given = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs).arguments
+        del given["self"]
+        if given.pop("validation_split", 0):
+            raise ValueError("On several workers `validation_split` is not divided: give `validation_data` instead.")
+        batch_size = given.pop("batch_size", None)
+        shuffle = given.pop("shuffle", True)
+        given["shuffle"] = False  # Keras' own would differ from worker to worker
+        given["x"] = distribute(
+            strategy, x, given.pop("y", None), given.pop("sample_weight", None), batch_size, shuffle
+        )
+        if given.get("validation_data") is not None:
+            held_out, targets, weights = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
+            batch_size = given.pop("validation_batch_size", None) or batch_size
+            given["validation_data"] = distribute(strategy, held_out, targets, weights, batch_size)
+        given["callbacks"] = callbacks_of(given.get("callbacks"), is_chief(strategy))
+        if not is_chief(strategy):
+            given["verbose"] = 0
+        with explain_lost_workers(strategy):
+            return super().fit(**given)  # type: ignore[misc]
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Measure, as `keras.Model.evaluate` does."""
+        strategy = self.distribute_strategy
+        if num_workers(strategy) == 1 or kwargs.get("_use_cached_eval_dataset"):
+            return super().evaluate(x, *args, **kwargs)  # type: ignore[misc]
+        given = inspect.signature(keras.Model.evaluate).bind(self, x, *args, **kwargs).arguments
+        del given["self"]
+        given |= given.pop("kwargs", {})
+        targets, weights = given.pop("y", None), given.pop("sample_weight", None)
+        given["x"] = distribute(strategy, x, targets, weights, given.pop("batch_size", None))
+        if not is_chief(strategy):
+            given["verbose"] = 0
+        with explain_lost_workers(strategy):
+            return super().evaluate(**given)  # type: ignore[misc]
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # The model has all its weights. What is left are the metrics that the user has given to `compile`.
+        metrics = getattr(self, "_compile_metrics", None)
+        if metrics is not None and not metrics.built:
+            with self.distribute_strategy.scope():
+                example = tf.zeros((1, *self.input_shape))
+                metrics.build(example, example)
+
+    def _make_function(self, step_function: Callable[[Any], dict[str, tf.Tensor]]) -> Callable[[Any], Any]:
+        make = super()._make_function  # type: ignore[misc]
+        if num_workers(self.distribute_strategy) == 1:
+            return make(step_function)
+        names: list[str] = []
+
+        def packed_step(data: Any) -> tf.Tensor:
+            logs = step_function(data)
+            names[:] = logs
+            return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])[None]  # (1, num_logs)
+
+        function = make(packed_step)
+        return lambda iterator: dict(zip(names, tf.unstack(function(iterator)), strict=True))
+
+
+def callbacks_of(callbacks: Any, chief: bool) -> Any:
+    """Return the callbacks of a worker, of which only the chief's leave files.
+
+    Those whose attribute `writes_files` is true, and Keras' that write logs, are the chief's alone. A model is saved by
+    all workers, since its metrics are read together: the others' goes to a temporary folder.
+
+    Raises:
+        ValueError: If there is a `BackupAndRestore`, which does not know of workers.
+
+    Example:
+        >>> callbacks_of([keras.callbacks.CSVLogger("log.csv")], chief=False)
+        []
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks = keras.tree.flatten(callbacks or [])
+    if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+        raise ValueError(
+            "keras.callbacks.BackupAndRestore does not work on several workers. Use spectrovae.training.fit_resumably."
+        )
+    if chief:
+        return callbacks
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.ModelCheckpoint):
+            folder, remover = temporary_folder()
+            weakref.finalize(callback, remover.close)
+            callback.filepath = str(folder / Path(callback.filepath).name)
+    logs = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
+    return [call for call in callbacks if not (isinstance(call, logs) or getattr(call, "writes_files", False))]
