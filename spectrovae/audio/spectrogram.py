@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -171,6 +172,24 @@ class SpectrogramConverter:
     def frequencies(self) -> np.ndarray:
         """Centre frequency of each bin in Hz, shape `(num_bins,)`."""
         return librosa.fft_frequencies(sr=self.sample_rate, n_fft=self.n_fft)[:-1]
+
+    def num_samples_of(self, duration: float) -> int:
+        """Return how many samples last `duration` seconds, at least one.
+
+        Raises:
+            ValueError: If `duration` is not above 0 and finite.
+        """
+        if not 0 < duration < math.inf:
+            raise ValueError(f"`duration` must be above 0 (s). Received: duration={duration!r}")
+        return max(1, round(duration * self.sample_rate))
+
+    def num_frames_of(self, duration: float) -> int:
+        """Return how many frames last `duration` seconds, the last one begun.
+
+        Raises:
+            ValueError: If `duration` is not above 0 and finite.
+        """
+        return -(-self.num_samples_of(duration) // self.hop_length)
 
     @property
     def _floor(self) -> np.float32:
