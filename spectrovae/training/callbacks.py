@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -153,3 +154,17 @@ def reset_slots(optimizer: keras.optimizers.Optimizer | None, weights: Iterable[
             slot = slots.get(f"{weight.path.replace('/', '_')}_{kind}")
             if slot is not None and (new != old).any():
                 slot.assign(np.where(new != old, value, slot.numpy()))
+
+
+def with_own_callbacks(callbacks: Any, use_ema: bool) -> Any:
+    """Return callbacks behind those that `fit` adds where there is none of their kind.
+
+    One revives dead components of the prior; where the optimizer averages the weights, another has the average
+    validated, since that is what the training ends with. They come first: what others save is what they leave.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks = keras.tree.flatten(callbacks or [])
+    own = [keras.callbacks.SwapEMAWeights, ReviveComponents] if use_ema else [ReviveComponents]
+    missing = [kind() for kind in own if not any(isinstance(callback, kind) for callback in callbacks)]
+    return missing + callbacks

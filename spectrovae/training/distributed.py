@@ -143,7 +143,7 @@ def computed_once(method: Callable[..., None]) -> Callable[..., None]:
     """Make a model's method that sets weights run on the chief only; the other workers get its weights."""
 
     @functools.wraps(method)
-    def compute(self: Any, *args: Any, **kwargs: Any) -> None:
+    def compute(self: DistributedModel, *args: Any, **kwargs: Any) -> None:
         strategy = self.distribute_strategy
         if num_workers(strategy) == 1 or getattr(self, "_computes_alone", False):
             method(self, *args, **kwargs)
@@ -157,7 +157,7 @@ def computed_once(method: Callable[..., None]) -> Callable[..., None]:
                 self._computes_alone = False
 
         run_on_chief(strategy, compute_alone)
-        self.share_variables()
+        self._share_variables()
 
     return compute
 
@@ -401,20 +401,28 @@ def sync_nonfinite_gradients(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.where(all_finite, gradient, float("nan")) for gradient in gradients]
 
 
-class Distributed:
-    """The methods of `SpectroVAE` that let Keras' `fit` and `evaluate` work on several workers.
+class DistributedModel(keras.Model):
+    """A Keras model whose `fit` and `evaluate` also work on several workers.
 
     Stock Keras 3 fails there in two places (keras-team/keras#20585): it builds the model from a batch that it cannot
-    average over workers, and averages logs over an axis that they do not have.
+    average over workers, and averages logs over an axis that they do not have. A subclass creates all of its weights in
+    `__init__`, sets `built`, and has an `input_shape`, that of one example without the batch.
     """
 
-    distribute_strategy: tf.distribute.Strategy
-    variables: list[keras.Variable]
-    built: bool
-    optimizer: Any
     input_shape: tuple[int, ...]
 
-    def share_variables(self) -> None:
+    def finish_training(self, x: Any) -> bool:
+        """Do what is left to do after the last epoch; `fit_resumably` calls this with the weights it will keep.
+
+        Args:
+            x: The training data. It may be an iterator, of which nothing is left.
+
+        Returns:
+            Whether weights have changed, so that the model has to be saved once more.
+        """
+        return False
+
+    def _share_variables(self) -> None:
         """Give every worker the chief's weights, seeds and state of the optimizer."""
         optimizer = getattr(self, "optimizer", None)
         share_variables(self.distribute_strategy, self.variables + (optimizer.variables if optimizer else []))
@@ -441,13 +449,13 @@ class Distributed:
             )
         if num_replicas > 1:
             kwargs["jit_compile"] = False  # "auto" would mean yes
-        super().compile(*args, **kwargs)  # type: ignore[misc]
+        super().compile(*args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train, as `keras.Model.fit` does."""
         strategy = self.distribute_strategy
         if num_workers(strategy) == 1:
-            return super().fit(x, *args, **kwargs)  # type: ignore[misc]
+            return super().fit(x, *args, **kwargs)
         given = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs).arguments
         del given["self"]
         if given.pop("validation_split", 0):
@@ -466,13 +474,13 @@ class Distributed:
         if not is_chief(strategy):
             given["verbose"] = 0
         with explain_lost_workers(strategy):
-            return super().fit(**given)  # type: ignore[misc]
+            return super().fit(**given)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Measure, as `keras.Model.evaluate` does."""
         strategy = self.distribute_strategy
         if num_workers(strategy) == 1 or kwargs.get("_use_cached_eval_dataset"):
-            return super().evaluate(x, *args, **kwargs)  # type: ignore[misc]
+            return super().evaluate(x, *args, **kwargs)
         given = inspect.signature(keras.Model.evaluate).bind(self, x, *args, **kwargs).arguments
         del given["self"]
         given |= given.pop("kwargs", {})
@@ -481,7 +489,7 @@ class Distributed:
         if not is_chief(strategy):
             given["verbose"] = 0
         with explain_lost_workers(strategy):
-            return super().evaluate(**given)  # type: ignore[misc]
+            return super().evaluate(**given)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # The model has all its weights. What is left are the metrics that the user has given to `compile`.
@@ -492,7 +500,7 @@ class Distributed:
                 metrics.build(example, example)
 
     def _make_function(self, step_function: Callable[[Any], dict[str, tf.Tensor]]) -> Callable[[Any], Any]:
-        make = super()._make_function  # type: ignore[misc]
+        make = super()._make_function
         if num_workers(self.distribute_strategy) == 1:
             return make(step_function)
         names: list[str] = []

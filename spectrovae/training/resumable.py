@@ -16,9 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae.audio.windows import training_part
-from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.storage import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
-from spectrovae.training.distributed import broadcast_bytes, is_chief, num_workers, run_on_chief
+from spectrovae.training.distributed import DistributedModel, broadcast_bytes, is_chief, num_workers, run_on_chief
 
 _TRAINING_FILE = "training.json"
 
@@ -134,7 +133,7 @@ History = dict[str, list[float]]
 
 
 def fit_resumably(
-    model: SpectroVAE,
+    model: DistributedModel,
     folder: PathLike,
     training: Any,
     validation: Any = None,
@@ -152,8 +151,8 @@ def fit_resumably(
     `epochs` is not trained further. An optimizer with `use_ema=True` is validated and saved with its average. Of
     several workers only the chief reads and writes the folder.
 
-    Where there are several codes along a window, the prior of the best epoch is fitted once more at the end
-    (`refit_prior`), unless `training` is an iterator, which cannot be walked over again.
+    At the end the model's `finish_training` gets the training data: a `SpectroVAE` with several codes along a window
+    fits its prior once more to those of the best epoch, unless `training` is an iterator, which is used up.
 
     A loss or a weight that is NaN or infinite stops the training at once: a logged error tells what to try, and the
     folder and the model keep the epochs before.
@@ -176,11 +175,12 @@ def fit_resumably(
             of a model with other settings or a damaged one.
         FloatingPointError: If the first epoch already ends in NaN or infinity.
         OSError: If the folder cannot be written, or the disk is full: what was saved before is still there.
-        ConnectionError: If another worker has died (see `spectrovae/workers.py`); the folder keeps what was saved.
+        ConnectionError: If another worker has died; the folder keeps what was saved.
 
     Example:
         >>> import tempfile
         >>> import numpy as np
+        >>> from spectrovae import SpectroVAE
         >>> windows = np.random.default_rng(0).random((8, 32, 32, 1), np.float32)
         >>> folder = tempfile.mkdtemp()
         >>> for epochs in (1, 3):
@@ -205,7 +205,7 @@ def fit_resumably(
 
 def _fit_in(
     folder: Path,
-    model: SpectroVAE,
+    model: DistributedModel,
     training: Any,
     validation: Any,
     epochs: int,
@@ -236,9 +236,7 @@ def _fit_in(
                 raise FloatingPointError(f"{error} {_ADVICE}") from None
             logger.error("%s %s keeps the %d epochs before. %s", error, folder, len(rows), _ADVICE)
     model.load_weights(folder / MODEL_FILE)
-    if model.latent_steps > 1 and not hasattr(training, "__next__"):
-        # While codes move the prior lags behind, and what it makes of long pieces wanders off.
-        model.refit_prior(training_part(training, kwargs.get("validation_split", 0)))
+    if model.finish_training(training_part(training, kwargs.get("validation_split", 0))):
         save_checkpoint(model, folder / MODEL_FILE, read_rows(folder / MODEL_FILE))
     return _columns(rows)
 
