@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -14,12 +15,37 @@ from spectrovae.audio.recordings import Recordings, RecordingsReport
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.checks import check_positive_int, check_seed
 from spectrovae.storage import PathLike
-from spectrovae.training.distributed import register_files
 
 _NUM_READERS = min(4, os.cpu_count() or 1)
 """How many batches are read at once. One reader is faster than training; each holds a batch in memory."""
 
-_reports: weakref.WeakKeyDictionary[tf.data.Dataset, RecordingsReport] = weakref.WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """All that is known of a dataset that `audio_dataset` returned.
+
+    Attributes:
+        recordings: The decoded recordings, of the other side of a split as well.
+        report: The files of this dataset; see `dataset_report`.
+        batch_size: Windows per batch.
+        is_consecutive: Whether window `i` comes from `report.windows[i]`.
+        make_part: Makes a dataset like this one of some files only, given by their positions in `report.used`, in
+            batches of another size.
+    """
+
+    recordings: Recordings
+    report: RecordingsReport
+    batch_size: int
+    is_consecutive: bool
+    make_part: Callable[[Sequence[int], int], tf.data.Dataset]
+
+
+_records: weakref.WeakKeyDictionary[tf.data.Dataset, DatasetRecord] = weakref.WeakKeyDictionary()
+
+
+def record_of(dataset: object) -> DatasetRecord | None:
+    """Return what is known of a dataset that `audio_dataset` returned; None for anything else."""
+    return _records.get(dataset) if isinstance(dataset, tf.data.Dataset) else None
 
 
 def audio_dataset(
@@ -129,13 +155,13 @@ def dataset_report(dataset: tf.data.Dataset) -> RecordingsReport:
         ...
         ValueError: `dataset` must be one that audio_dataset returned, before take, map and the like. ...
     """
-    report = _reports.get(dataset)
-    if report is None:
+    record = record_of(dataset)
+    if record is None:
         raise ValueError(
             "`dataset` must be one that audio_dataset returned, before take, map and the like. "
             f"Received: dataset={dataset}"
         )
-    return report
+    return record.report
 
 
 def _choose_validation_files(report: RecordingsReport, validation_split: float, seed: int) -> list[int]:
@@ -200,13 +226,13 @@ def _windows(
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = dataset.with_options(options)
-    _reports[dataset] = RecordingsReport(
-        tuple(recording for _, recording in used), report.left_out, report.window_duration
-    )
 
     def make_part(positions: Sequence[int], batch_size: int) -> tf.data.Dataset:
         chosen = [used[position][0] for position in positions]
         return _windows(recordings, chosen, batch_size, random_offset, shuffle, seed)
 
-    register_files(dataset, [recording.num_windows for _, recording in used], batch_size, make_part)
+    own_report = RecordingsReport(tuple(recording for _, recording in used), report.left_out, report.window_duration)
+    _records[dataset] = DatasetRecord(
+        recordings, own_report, batch_size, is_consecutive=not (random_offset or shuffle), make_part=make_part
+    )
     return dataset

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import math
 import os
-import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from spectrovae.audio.dataset import audio_dataset, dataset_report
+from spectrovae.audio.dataset import audio_dataset, dataset_report, record_of
 from spectrovae.audio.recordings import WindowPosition, printable
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import iterate_batches
 from spectrovae.checks import check_positive_int
 from spectrovae.model.spectrovae import Objective
 from spectrovae.storage import PathLike, replaced_when_complete
-
-_consecutive: weakref.WeakSet[tf.data.Dataset] = weakref.WeakSet()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +101,10 @@ def consecutive_windows(
     """
     loop_short_files = False
     if isinstance(recordings, tf.data.Dataset):
-        used = dataset_report(recordings).used
-        recordings = [recording.path for recording in used]
-        # What is just as long as a window may be shorter and repeated. The cache is another one where files are.
-        loop_short_files = any(recording.num_frames == converter.num_frames for recording in used)
-    dataset = audio_dataset(
+        report, record = dataset_report(recordings), record_of(recordings)
+        loop_short_files = record is not None and record.recordings.loop_short_files
+        recordings = [recording.path for recording in report.used]
+    return audio_dataset(
         recordings,
         converter,
         batch_size,
@@ -118,8 +114,6 @@ def consecutive_windows(
         loop_short_files=loop_short_files,
         verbose=verbose,
     )
-    _consecutive.add(dataset)
-    return dataset
 
 
 def encode_collection(model: Objective, recordings: Any, batch_size: int = 32) -> EncodedCollection:
@@ -150,7 +144,8 @@ def encode_collection(model: Objective, recordings: Any, batch_size: int = 32) -
         >>> nearest.position.path.name
         'low.wav'
     """
-    if not (isinstance(recordings, tf.data.Dataset) and recordings in _consecutive):
+    record = record_of(recordings)
+    if record is None or not record.is_consecutive:
         recordings = consecutive_windows(recordings, model.converter, batch_size)
     codes, variances = [], []
     for windows in iterate_batches(recordings, batch_size):

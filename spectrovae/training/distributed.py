@@ -12,12 +12,13 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from spectrovae.audio.dataset import record_of
 from spectrovae.storage import temporary_folder
 
 _LOST_WORKER_ERRORS = (
@@ -189,34 +190,6 @@ def share_variables(strategy: tf.distribute.Strategy, variables: Sequence[keras.
             variable.assign(value)
 
 
-class _Files(NamedTuple):
-    """How a dataset is made of files."""
-
-    num_windows: Sequence[int]
-    batch_size: int
-    make_part: Callable[[Sequence[int], int], tf.data.Dataset]
-
-
-_files: weakref.WeakKeyDictionary[tf.data.Dataset, _Files] = weakref.WeakKeyDictionary()
-
-
-def register_files(
-    dataset: tf.data.Dataset,
-    num_windows: Sequence[int],
-    batch_size: int,
-    make_part: Callable[[Sequence[int], int], tf.data.Dataset],
-) -> None:
-    """Tell how a dataset is made of files, so that each worker can read its own.
-
-    Args:
-        dataset: A dataset of all files.
-        num_windows: Windows of each file.
-        batch_size: Windows per batch.
-        make_part: Makes a dataset of the files with given positions in `num_windows`, of batches of a given size.
-    """
-    _files[dataset] = _Files(tuple(num_windows), batch_size, make_part)
-
-
 def split_evenly(sizes: Sequence[int], num_parts: int) -> list[list[int]]:
     """Divide positions into parts whose sizes add up to about the same, the same way each time.
 
@@ -244,30 +217,34 @@ def distribute_files(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy)
         ValueError: If there are fewer files than workers, the batch cannot be divided by the number of replicas, or
             the workers have not found the same files.
     """
-    files, workers, replicas = _files[dataset], num_workers(strategy), strategy.num_replicas_in_sync
-    if len(files.num_windows) < workers:
+    record = record_of(dataset)
+    if record is None:
+        raise ValueError(f"`dataset` must be one that audio_dataset returned. Received: dataset={dataset}")
+    workers, replicas = num_workers(strategy), strategy.num_replicas_in_sync
+    num_windows = [recording.num_windows for recording in record.report.used]
+    if len(num_windows) < workers:
         raise ValueError(
-            f"Data are divided by file, and there are {len(files.num_windows)} files for {workers} workers. Use fewer "
+            f"Data are divided by file, and there are {len(num_windows)} files for {workers} workers. Use fewer "
             "workers, or cut the recordings into more files."
         )
-    if files.batch_size % replicas:
+    if record.batch_size % replicas:
         raise ValueError(
             f"`batch_size` is that of all replicas together and must be a multiple of their number, {replicas}. "
-            f"Received: batch_size={files.batch_size}"
+            f"Received: batch_size={record.batch_size}"
         )
-    if not same_everywhere(strategy, files.num_windows):
+    if not same_everywhere(strategy, num_windows):
         raise ValueError(
             "The workers have found different recordings. Give each the same files, with the same settings. Received "
-            f"on this worker: {len(files.num_windows)} files of {sum(files.num_windows)} windows"
+            f"on this worker: {len(num_windows)} files of {sum(num_windows)} windows"
         )
-    batch_size = files.batch_size // replicas
-    parts = split_evenly(files.num_windows, workers)
+    batch_size = record.batch_size // replicas
+    parts = split_evenly(num_windows, workers)
     num_local = replicas // workers
-    largest = max(sum(files.num_windows[position] for position in part) for part in parts)
+    largest = max(sum(num_windows[position] for position in part) for part in parts)
     num_steps = math.ceil(largest / (batch_size * num_local))
 
     def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        part = files.make_part(parts[context.input_pipeline_id], batch_size)
+        part = record.make_part(parts[context.input_pipeline_id], batch_size)
         spec = part.element_spec
         empty = tf.data.Dataset.from_tensors(tf.zeros((0, *spec.shape[1:]), spec.dtype))
         whole = part.concatenate(empty.repeat(num_steps * num_local - len(part)))
@@ -291,7 +268,7 @@ def distribute(
     of each batch of which every worker takes its part; so do other datasets, whose order must be the same on all.
     """
     if isinstance(x, tf.data.Dataset):
-        return distribute_files(x, strategy) if x in _files else x
+        return distribute_files(x, strategy) if record_of(x) else x
     if not hasattr(x, "shape"):
         return x
     arrays = tuple(array for array in (x, y, sample_weight) if array is not None)
