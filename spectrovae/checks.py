@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +13,7 @@ SAMPLE_RATES = range(100, 10_000_001)
 
 
 def check_positive_int(name: str, value: int) -> int:
-    """Returns `value` as an int.
+    """Return `value` as an int.
 
     Args:
         name: Name of the argument, for the message.
@@ -31,7 +32,7 @@ def check_positive_int(name: str, value: int) -> int:
 
 
 def check_sample_rate(name: str, value: int) -> int:
-    """Returns `value` as an int; a ValueError says so if it is not among `SAMPLE_RATES`."""
+    """Return `value` as an int; a ValueError says so if it is not among `SAMPLE_RATES`."""
     if check_positive_int(name, value) not in SAMPLE_RATES:
         raise ValueError(
             f"`{name}` must be in Hz, from {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]}. Received: {name}={value!r}"
@@ -40,7 +41,7 @@ def check_sample_rate(name: str, value: int) -> int:
 
 
 def check_seed(name: str, value: int | None) -> int | None:
-    """Returns `value` as an int or None; a ValueError says so if it is something else, or negative."""
+    """Return `value` as an int or None; a ValueError says so if it is something else, or negative."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
@@ -49,7 +50,7 @@ def check_seed(name: str, value: int | None) -> int | None:
 
 
 def check_waveform(name: str, value: ArrayLike, batch: bool = False) -> np.ndarray:
-    """Returns a waveform as finite float32 with full scale at 1.
+    """Return a waveform as finite float32 with full scale at 1.
 
     Args:
         name: Name of the argument, for the message.
@@ -87,17 +88,30 @@ def check_waveform(name: str, value: ArrayLike, batch: bool = False) -> np.ndarr
 
 
 def check_window_values(windows: ArrayLike) -> None:
-    """Raises a ValueError unless these are numbers from 0 to 1, as converters make them.
+    """Raise a ValueError unless these are numbers from 0 to 1, as converters make them.
 
     Example:
         >>> check_window_values(np.zeros((2, 4, 4, 1)))
     """
     values = np.asarray(windows)
     if not values.size:
-        raise ValueError(f"There is no window in what was given. Received: shape {values.shape}")
+        raise ValueError(f"`windows` is empty: expected at least one window. Received: windows.shape={values.shape}")
     least, largest = float(values.min()), float(values.max())
     if not (least > -1e-4 and largest < 1 + 1e-4):
         raise ValueError(
             "Windows must have finite values from 0 to 1, as SpectrogramConverter.to_spectrogram makes them: scale "
             f"others to that range. Received: values from {least:g} to {largest:g}"
         )
+
+
+def check_names(name: str, value: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return so many names that differ, as a tuple, or raise a ValueError.
+
+    Example:
+        >>> check_names("component_names", ["strings", "drums"], count=2)
+        ('strings', 'drums')
+    """
+    is_list = not isinstance(value, str) and all(isinstance(each, str) and each for each in value)
+    if not is_list or not len(set(value)) == len(value) == count:
+        raise ValueError(f"`{name}` must be None or {count} names that differ. Received: {name}={value!r}")
+    return tuple(value)

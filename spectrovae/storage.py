@@ -31,7 +31,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def replaced_when_complete(path: Path) -> Iterator[Path]:
-    """Gives a hidden path to write: the file replaces `path` if the `with` block succeeds, and else goes.
+    """Give a hidden path to write: the file replaces `path` if the `with` block succeeds, and else goes.
 
     The content is on the disk before the name is, so that not even a power cut leaves half a file. What a killed
     program leaves behind is cleared away by `remove_leftovers`.
@@ -67,7 +67,7 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder if need be; an OSError says so if no file can be made in it.
+    """Make a folder if need be; an OSError says so if no file can be made in it.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def check_writable(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the unfinished files and temporary folders that killed programs left in a folder.
+    """Remove the unfinished files and temporary folders that killed programs left in a folder.
 
     Those of programs that still run are kept: each holds a lock that ends with its program.
     """
@@ -101,7 +101,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
-    """Makes a temporary folder, and clears away those of killed programs.
+    """Make a temporary folder, and clears away those of killed programs.
 
     Returns:
         The folder, and what removes it: its `close()`.
@@ -124,7 +124,7 @@ def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes] | None]:
-    """Makes an empty file that is locked as long as this program runs, or the `with` block."""
+    """Make an empty file that is locked as long as this program runs, or the `with` block."""
     with path.open("wb") as file:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # some network drives know no locks
@@ -135,7 +135,7 @@ def _locked(path: Path) -> Iterator[IO[bytes] | None]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a new name in a folder outlast a power cut, where the system can."""
+    """Make a new name in a folder outlast a power cut, where the system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,13 +1,77 @@
-"""The composed pieces repeat, differ, fit their format, and are in key."""
+"""Tests of `spectrovae.synthesis`: scores, instruments, and the pieces made of them."""
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
-from spectrovae.synthesis import MODES, Note, Score, compose, compose_collection, render, write_score
+from spectrovae.synthesis import (
+    MODES,
+    TIMBRES,
+    Note,
+    Score,
+    _voice_chord,
+    compose,
+    compose_collection,
+    render,
+    write_score,
+)
 
 SAMPLE_RATE = 22050
+DRUMS = ("kick", "snare", "hat")
+
+
+def test_pieces_vary():
+    scores = [write_score(15.0, np.random.default_rng(seed)) for seed in range(30)]
+    assert {score.mode for score in scores} == set(MODES)
+    assert len({score.tonic for score in scores}) > 8
+    assert {note.timbre for score in scores for note in score.notes} == set(TIMBRES)
+    assert len({frozenset(note.timbre for note in score.notes) for score in scores}) > 15
+
+
+def test_score_keeps_to_the_scale_and_moves_voices_little():
+    score = write_score(30.0, np.random.default_rng(5))
+    scale = {(score.tonic + step) % 12 for step in MODES[score.mode]}
+    pitched = [note for note in score.notes if note.timbre not in ("kick", "snare", "hat")]
+    assert {note.pitch % 12 for note in pitched} <= scale
+    assert all(0 < note.velocity <= 1 and note.duration > 0 for note in score.notes)
+    chord = _voice_chord(score, 0, [60, 64, 67])
+    for root in (3, 4, 5, 0):
+        previous, chord = chord, _voice_chord(score, root, chord)
+        assert sum(abs(a - b) for a, b in zip(chord, previous, strict=True)) <= 9
+    final = [note for note in score.notes if note.start > 30.0 - 1.5 - 60 * 4 / 144 * 0.9]
+    assert {note.pitch % 12 for note in final} <= {score.pitch(step, 4) % 12 for step in (0, 2, 4)}
+
+
+@pytest.mark.parametrize("timbre", sorted(set(TIMBRES) - set(DRUMS)))
+@pytest.mark.parametrize("frequency", [110.0, 440.0])
+def test_timbres_are_in_tune(timbre, frequency):
+    samples = TIMBRES[timbre](frequency, 1.5, SAMPLE_RATE, np.random.default_rng(0))
+    # Vibrato stays within a third of a semitone.
+    pitch = librosa.yin(samples.astype(np.float32), fmin=60, fmax=1000, sr=SAMPLE_RATE, frame_length=4096)
+    middle = np.median(pitch[8:40])
+    assert abs(12 * np.log2(middle / frequency)) < 0.3
+    assert abs(samples[0]) < 1e-6 * np.max(np.abs(samples)) and abs(samples[-1]) < 0.01
+
+
+@pytest.mark.parametrize("timbre", TIMBRES)
+@pytest.mark.parametrize("sample_rate", [8000, 44100])
+@pytest.mark.parametrize("frequency", [40.0, 2000.0])
+def test_timbres_sound_at_the_edges_of_their_range(timbre, sample_rate, frequency):
+    samples = TIMBRES[timbre](frequency, 0.3, sample_rate, np.random.default_rng(0))
+    peak = np.max(np.abs(samples))
+    assert np.all(np.isfinite(samples)) and peak > 0
+    assert abs(samples[0]) < 1e-6 * peak and abs(samples[-1]) < 0.01 * peak
+    assert samples.ndim == 1 and 0.1 * sample_rate <= len(samples) <= sample_rate
+
+
+def test_drums_differ_in_brightness():
+    centroids = []
+    for drum in DRUMS:
+        samples = TIMBRES[drum](0.0, 0.0, SAMPLE_RATE, np.random.default_rng(0))
+        power = np.abs(np.fft.rfft(samples)) ** 2
+        centroids.append(np.average(np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE), weights=power))
+    assert centroids[0] < 200 and 2000 < centroids[1] < centroids[2] - 1000
 
 
 def test_seed_repeats_and_seeds_differ():

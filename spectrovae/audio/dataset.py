@@ -60,7 +60,7 @@ def audio_dataset(
     loop_short_files: bool = False,
     verbose: int = 1,
 ) -> tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Makes a dataset of spectrogram windows from audio files, for `model.fit`.
+    """Make a dataset of spectrogram windows from audio files, for `model.fit`.
 
     Every file is decoded once, with a progress bar; windows are then streamed from the cache, so that a
     larger collection needs no more memory. Files that are unreadable, empty, silent or shorter than a window
@@ -138,7 +138,7 @@ def audio_dataset(
 
 
 def dataset_report(dataset: tf.data.Dataset) -> RecordingsReport:
-    """Returns what became of the files of a dataset, for programs.
+    """Return what became of the files of a dataset, for programs.
 
     `used` are the files of this dataset (the training or the validation files, if they were split),
     `left_out` all that were left out. Window `i` of a validation dataset comes from `report.windows[i]`.

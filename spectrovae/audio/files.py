@@ -20,7 +20,7 @@ AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 
 
 def find_audio_files(path_or_paths: PathLike | Iterable[PathLike]) -> list[Path]:
-    """Lists audio files: the given ones, and all in the given folders and their sub-folders.
+    """List audio files: the given ones, and all in the given folders and their sub-folders.
 
     In folders, a file is taken by its ending (`AUDIO_EXTENSIONS`, upper or lower case), and hidden files and
     folders (`.name`) are not looked at. Symbolic links are followed. A file given by its own path is taken

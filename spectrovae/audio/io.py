@@ -30,7 +30,7 @@ _TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album",
 
 
 def read_blocks(path: PathLike, sample_rate: int, block_length: int = 1 << 16) -> Iterator[np.ndarray]:
-    """Reads an audio file block by block, mixed to mono and resampled.
+    """Read an audio file block by block, mixed to mono and resampled.
 
     Memory is bounded, whatever the file says of itself. Formats that libsndfile does not know (M4A, AAC, WMA
     …) are read with the program `ffmpeg`, if it is installed.
@@ -60,7 +60,7 @@ def read_blocks(path: PathLike, sample_rate: int, block_length: int = 1 << 16) -
 
 
 def read_audio(path: PathLike, sample_rate: int) -> np.ndarray:
-    """Reads a whole audio file, mixed to mono and resampled.
+    """Read a whole audio file, mixed to mono and resampled.
 
     Args:
         path: The file; formats as in `read_blocks`.
@@ -91,7 +91,7 @@ def write_audio(
     target_rate: int | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a mono waveform as a WAV or FLAC file, by default of 16 bits, which every player plays.
+    """Write a mono waveform as a WAV or FLAC file, by default of 16 bits, which every player plays.
 
     The file appears when it is complete: an interrupted program leaves no half file and keeps the old one.
 
@@ -222,7 +222,7 @@ _PATIENCE = 120.0
 
 
 def read_with_ffmpeg(path: Path, sample_rate: int, block_length: int, reason: str) -> Iterator[np.ndarray]:
-    """Reads an audio file block by block with ffmpeg, which mixes it to mono and resamples it.
+    """Read an audio file block by block with ffmpeg, which mixes it to mono and resamples it.
 
     Args:
         path: The file.
@@ -265,7 +265,7 @@ def read_with_ffmpeg(path: Path, sample_rate: int, block_length: int, reason: st
 
 
 def _read_with_timeout(output: IO[bytes], num_bytes: int, process: subprocess.Popen[bytes]) -> bytes:
-    """Reads from a program; kills it if nothing comes for too long."""
+    """Read from a program; kills it if nothing comes for too long."""
     is_late = threading.Event()
 
     def give_up() -> None:

@@ -21,7 +21,7 @@ _OVERLAP_LENGTH = 16  # of blocks, in transforms
 def griffin_lim(
     magnitudes: np.ndarray, n_fft: int, hop_length: int, num_iterations: int = 64, seed: int | None = None
 ) -> np.ndarray:
-    """Finds waveforms with about these magnitudes by the fast Griffin-Lim algorithm (momentum 0.99).
+    """Find waveforms with about these magnitudes by the fast Griffin-Lim algorithm (momentum 0.99).
 
     Frames that overlap by less than a half determine no phase: between them, more are interpolated first.
     Clips are computed in parallel, one per processor, and each as if it were alone. Long ones are computed in
@@ -155,7 +155,7 @@ def _estimate(
 
 
 def _frames_at(positions: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
-    """Interpolates frames linearly; a position counts them from 0, and after the last one it stays.
+    """Interpolate frames linearly; a position counts them from 0, and after the last one it stays.
 
     The result has time first, a bin at half the sample rate, and the magnitude of a sine is half the sum of the window.
     """

@@ -124,7 +124,7 @@ class RecordingsReport:
 
 
 def printable(text: object) -> str:
-    r"""Returns a text on one line that every terminal and encoding takes: odd characters are escaped.
+    r"""Return a text on one line that every terminal and encoding takes: odd characters are escaped.
 
     File names may hold line breaks, control characters and bytes that are no text.
 
@@ -219,7 +219,7 @@ class Recordings:
         logger.log(logging.WARNING if left_out else logging.INFO, "%s", self.report)
 
     def frames(self, index: int, start: int, num_frames: int) -> np.ndarray:
-        """Returns frames of one used file.
+        """Return frames of one used file.
 
         Args:
             index: Position of the file in `report.used`.
@@ -244,7 +244,7 @@ class Recordings:
         return Path(cache)
 
     def _decode(self, path: Path) -> _CacheFile | np.ndarray:
-        """Decodes one file; returns its frames, or the cache file that holds them."""
+        """Decode one file; returns its frames, or the cache file that holds them."""
         if self._folder is None:
             return np.concatenate(list(self._read(path)))
         cached = self._folder / f"{self._fingerprint(path)}.npy"
@@ -259,7 +259,7 @@ class Recordings:
         return written
 
     def _read(self, path: Path) -> Iterator[np.ndarray]:
-        """Yields the frames of one file as float16 (frames, bins), block by block."""
+        """Yield the frames of one file as float16 (frames, bins), block by block."""
         is_silent = True
         try:
             blocks = self._long_enough(read_blocks(path, self.converter.sample_rate))
@@ -272,7 +272,7 @@ class Recordings:
             raise _UnusableError("silent: never above the floor of the converter")
 
     def _long_enough(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Passes on a waveform's blocks; one shorter than a window is repeated or refused."""
+        """Pass on a waveform's blocks; one shorter than a window is repeated or refused."""
         window_length = self.converter.window_length
         head: list[np.ndarray] = []
         num_samples = 0
@@ -324,7 +324,7 @@ class _CacheFile(NamedTuple):
 
 
 def _find_frames(path: Path, num_bins: int) -> _CacheFile | None:
-    """Returns a cache file's frames if it is there and whole.
+    """Return a cache file's frames if it is there and whole.
 
     NumPy reads headers with Python's own parser, which fails now and then when two threads use it at once ("AST
     constructor recursion depth mismatch", Python 3.11). Here it is known what the header must be.
@@ -340,7 +340,7 @@ def _find_frames(path: Path, num_bins: int) -> _CacheFile | None:
 
 
 def _write_frames(path: Path, blocks: Iterable[np.ndarray], num_bins: int) -> None:
-    """Writes blocks (frames, bins) as one `.npy` file; the header again when their number is known."""
+    """Write blocks (frames, bins) as one `.npy` file; the header again when their number is known."""
     num_frames = 0
     with path.open("wb") as file:
         file.write(_header(num_frames, num_bins))

@@ -21,7 +21,7 @@ _MAX_BLOCK_LENGTH = 1 << 18
 
 
 def stream_magnitudes(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> Iterator[np.ndarray]:
-    """Computes the magnitudes of a waveform's short-time Fourier transform, block by block.
+    """Compute the magnitudes of a waveform's short-time Fourier transform, block by block.
 
     Frame `t` is centred on the sample `t * hop_length` (Hann window; silence around the waveform). There are
     `samples // hop_length` frames.
@@ -74,7 +74,7 @@ def _magnitudes(samples: np.ndarray, num_frames: int, n_fft: int, hop_length: in
 
 @keras.saving.register_keras_serializable(package="spectrovae")
 class SpectrogramConverter:
-    """Turns waveforms into spectrogram windows with values in [0, 1], and such windows into sound.
+    """Turn waveforms into spectrogram windows with values in [0, 1], and such windows into sound.
 
     A spectrogram has the shape `(bins, frames, 1)`. Frame `t` is the magnitude of a short-time Fourier
     transform (Hann window of `n_fft` samples) centred on the sample `t * hop_length`; bin `k` lies at `k *
@@ -197,7 +197,7 @@ class SpectrogramConverter:
         return np.float32(10 ** (-self.dynamic_range / 20))
 
     def to_spectrogram(self, waveform: ArrayLike, sample_rate: int | None = None) -> np.ndarray:
-        """Computes the spectrogram of one waveform or of each waveform in a batch.
+        """Compute the spectrogram of one waveform or of each waveform in a batch.
 
         Args:
             waveform: Shape `(samples,)` or `(batch, samples)`; floats with full scale at 1, or integer PCM,
@@ -230,7 +230,7 @@ class SpectrogramConverter:
         return spectrograms
 
     def stream(self, blocks: Iterable[ArrayLike]) -> Iterator[np.ndarray]:
-        """Computes the spectrogram of a long waveform block by block, in little memory.
+        """Compute the spectrogram of a long waveform block by block, in little memory.
 
         Args:
             blocks: Consecutive blocks of one waveform at the converter's sample rate, each `(samples,)`, of
@@ -248,7 +248,7 @@ class SpectrogramConverter:
             yield self._to_values(magnitudes)
 
     def to_audio(self, spectrograms: ArrayLike, seed: int | None = None) -> np.ndarray:
-        """Turns spectrograms into sound by fast Griffin-Lim.
+        """Turn spectrograms into sound by fast Griffin-Lim.
 
         Each clip is treated by itself, with the same seed: what it becomes does not depend on the others.
         Clips with a peak over 1 are scaled down to 1, with a warning; nothing is clipped.
@@ -283,19 +283,19 @@ class SpectrogramConverter:
         return audio / np.maximum(peaks, 1)
 
     def to_decibels(self, spectrogram: ArrayLike) -> np.ndarray:
-        """Returns the level of each value in dB, float32 in `[-dynamic_range, 0]`, for either scale."""
+        """Return the level of each value in dB, float32 in `[-dynamic_range, 0]`, for either scale."""
         values = np.clip(np.asarray(spectrogram, np.float32), 0, 1)
         if self.scale == "decibel":
             return (values - 1) * np.float32(self.dynamic_range)
         return 20 * np.log10(np.maximum(values, self._floor))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, so that Keras can save the converter with a model."""
+        """Return the arguments, so that Keras can save the converter with a model."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SpectrogramConverter:
-        """Builds a converter from `get_config()`."""
+        """Build a converter from `get_config()`."""
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
@@ -316,7 +316,7 @@ class SpectrogramConverter:
         return np.clip(values, 0, 1)
 
     def to_magnitudes(self, values: np.ndarray) -> np.ndarray:
-        """Returns the magnitudes of values; exact zeros at the floor, or a haze would remain there."""
+        """Return the magnitudes of values; exact zeros at the floor, or a haze would remain there."""
         if self.scale == "linear":
             return values
         return np.where(values > 0, 10 ** (self.to_decibels(values) / 20), np.float32(0))

@@ -1,4 +1,4 @@
-"""Windows walked over in batches, and fair samples of them."""
+"""Batches of windows from arrays and datasets, and random samples of them."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
 
     Args:
         inputs: An array or tensor with the batch on its first axis, or an iterable of batches such as a
-            `tf.data.Dataset`; of a batch that is a tuple `(x, y, ...)` the first part is used.
+            `tf.data.Dataset`; of a batch that is a tuple `(x, y, ...)` the first element is used.
         batch_size: Size of the batches cut from an array; a dataset keeps its own.
 
     Yields:
         Tensors of shape `(batch, ...)`.
 
     Raises:
-        ValueError: If there is nothing in `inputs`, it does not hold numbers, or `batch_size` is not positive.
+        ValueError: If `inputs` is empty or does not hold numbers, or `batch_size` is not positive.
 
     Example:
         >>> [batch.shape[0] for batch in iterate_batches(np.zeros((5, 2)), batch_size=2)]
@@ -38,16 +38,16 @@ def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
             raise ValueError(f"Windows and codes must be numbers. Received: dtype={tensor.dtype.name}")
         yield tf.cast(tensor, tf.float32)
     if not num_batches:
-        raise ValueError(f"There is no window in what was given. Received: inputs={inputs!r}")
+        raise ValueError(f"`inputs` is empty: expected at least one window. Received: inputs={inputs!r}")
 
 
 def limited_batches(inputs: Any, num_passes: int, max_windows: int, batch_size: int = 32) -> Iterator[np.ndarray]:
-    """Yield batches like `iterate_batches`, from several walks over a dataset, up to a number of windows.
+    """Yield batches like `iterate_batches`, from several passes over a dataset, up to a number of windows.
 
     Args:
         inputs: As for `iterate_batches`.
-        num_passes: How often to walk over a dataset, whose windows may differ each time; an array is walked over once.
-        max_windows: Where to stop, in the middle of a batch if need be.
+        num_passes: How often to read a dataset, whose windows may differ each time; an array is read once.
+        max_windows: Number of windows after which to stop, in the middle of a batch if need be.
         batch_size: Size of the batches cut from an array.
 
     Example:
@@ -64,7 +64,7 @@ def limited_batches(inputs: Any, num_passes: int, max_windows: int, batch_size: 
 
 
 def training_part(inputs: Any, validation_split: float) -> Any:
-    """Return what Keras leaves for training of an array when it puts that share of its end aside.
+    """Return the part of an array that Keras trains on when `fit` gets this `validation_split`.
 
     Example:
         >>> training_part(np.arange(10), validation_split=0.25)
@@ -81,17 +81,18 @@ def _slices(array: Any, batch_size: int) -> Iterator[np.ndarray]:
 
 
 class WindowSample:
-    """A random sample of the windows that flow by.
+    """A random sample of windows that pass by in batches.
 
-    Vitter, "Random sampling with a reservoir" (ACM TOMS, 1985): every window has the same chance to be in it.
+    Every window has the same chance to be in it (reservoir sampling: Vitter, "Random sampling with a reservoir", ACM TOMS
+    1985).
 
     Args:
         size: Number of windows to keep.
         seed: Integer that makes the choice repeat.
 
     Attributes:
-        windows: What was kept, each of shape `(bins, frames, 1)`.
-        num_seen: Number of windows that flowed by.
+        windows: The sample, each window of shape `(bins, frames, 1)`.
+        num_seen: Number of windows that have passed.
 
     Example:
         >>> sample = WindowSample(size=2, seed=0)

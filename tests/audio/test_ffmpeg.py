@@ -1,4 +1,4 @@
-"""Tests of `spectrovae.ffmpeg`, by way of `spectrovae.audio`."""
+"""Tests of `spectrovae.audio.ffmpeg`, by way of `spectrovae.audio.io`."""
 
 import shutil
 import stat

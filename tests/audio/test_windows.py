@@ -1,3 +1,5 @@
+"""Tests of `spectrovae.audio.windows`."""
+
 import numpy as np
 
 from spectrovae.audio.windows import WindowSample

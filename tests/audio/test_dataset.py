@@ -1,4 +1,4 @@
-"""Tests of `spectrovae.dataset`."""
+"""Tests of `spectrovae.audio.dataset`."""
 
 import keras
 import numpy as np

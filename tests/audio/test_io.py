@@ -1,4 +1,4 @@
-"""Tests of `spectrovae.audio`."""
+"""Tests of `spectrovae.audio.io`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Tests of `spectrovae.phase`."""
+"""Tests of `spectrovae.audio.phase`."""
 
 import subprocess
 import sys
@@ -138,4 +138,4 @@ def test_first_call_of_a_program_may_be_a_batch():
         "clips = np.random.default_rng(0).uniform(size=(8, 32, 50)).astype(np.float32);"
         "assert np.isfinite(griffin_lim(clips, 64, 16, 4)).all()"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", code, spectrovae.phase.__file__], check=True)
+    subprocess.run([sys.executable, "-W", "error", "-c", code, spectrovae.audio.phase.__file__], check=True)
