@@ -1,4 +1,7 @@
-"""Training on several devices and machines: what Keras' `fit` needs beyond itself."""
+"""Training on several devices and machines.
+
+A worker is a process, the chief the one of them that writes files, a replica a device on which a step runs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spectrovae.audio.dataset import record_of
+from spectrovae.audio.dataset import DatasetRecord, record_of
 from spectrovae.storage import temporary_folder
 
 _LOST_WORKER_ERRORS = (
@@ -56,7 +59,9 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def broadcast(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> list[np.ndarray]:
-    """Return the chief's values on every worker; all must call it, with arrays of the same shapes and types.
+    """Return the chief's values on every worker.
+
+    All workers must call this at the same time, with arrays of the same shapes and types.
 
     Raises:
         ConnectionError: If another worker has died.
@@ -78,26 +83,12 @@ def broadcast_bytes(strategy: tf.distribute.Strategy, content: bytes) -> bytes:
         b'music'
     """
     (length,) = broadcast(strategy, [np.int64(len(content))])
-    words = np.frombuffer(content.ljust(-(-length // 8) * 8, b"\0"), np.int64)  # what adds up quickly
+    words = np.frombuffer(content.ljust(-(-length // 8) * 8, b"\0"), np.int64)  # integers are added up faster
     return broadcast(strategy, [words])[0].tobytes()[:length]
 
 
-def same_everywhere(strategy: tf.distribute.Strategy, value: Any) -> bool:
-    """Return, on all workers alike, whether all have a value, anything with a `repr`, that looks the same.
-
-    Example:
-        >>> same_everywhere(tf.distribute.get_strategy(), [1, 2])
-        True
-    """
-    own = np.int64(zlib.crc32(repr(value).encode()))
-    (of_chief,) = broadcast(strategy, [own])
-    if num_workers(strategy) == 1:
-        return True
-    (num_different,) = _add_up(strategy, [np.int64(own != of_chief)])
-    return num_different == 0
-
-
 def _add_up(strategy: tf.distribute.Strategy, values: Sequence[Any]) -> list[np.ndarray]:
+    """Return the sums of the workers' values on every worker."""
     num_local = strategy.num_replicas_in_sync // num_workers(strategy)
 
     def total(*arrays: tf.Tensor) -> list[tf.Tensor]:
@@ -129,19 +120,19 @@ def run_on_chief(strategy: tf.distribute.Strategy, function: Callable[[], Any]) 
     if is_chief(strategy):
         try:
             answer = json.dumps({"result": function()}).encode()
-        except Exception as error:  # the others wait for an answer, whatever it is
+        except Exception as error:  # the others wait for an answer in any case
             failure = error
             answer = json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()
     told = json.loads(broadcast_bytes(strategy, answer))
     if failure is not None:
         raise failure
     if "error" in told:
-        raise RuntimeError(f"The chief, worker 0, has failed and tells why: {told['error']}")
+        raise RuntimeError(f"The chief, worker 0, has failed: {told['error']}")
     return told["result"]
 
 
 def computed_once(method: Callable[..., None]) -> Callable[..., None]:
-    """Make a model's method that sets weights run on the chief only; the other workers get its weights."""
+    """Decorate a method that sets weights: only the chief runs it, and the other workers get its weights."""
 
     @functools.wraps(method)
     def compute(self: DistributedModel, *args: Any, **kwargs: Any) -> None:
@@ -165,21 +156,21 @@ def computed_once(method: Callable[..., None]) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def explain_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turn the errors that TensorFlow raises when a worker has died into one that says what to do."""
+    """Turn TensorFlow's errors about a worker that has died into a ConnectionError that says what to do."""
     try:
         yield
     except _LOST_WORKER_ERRORS as error:
         if num_workers(strategy) == 1:
             raise
         raise ConnectionError(
-            "Another worker has died or can't be reached, and without it this one can't go on. See the others' logs, "
-            "then start all workers again: `fit_resumably` goes on after the last epoch that was saved. "
+            "Another worker has died or can't be reached, and without it this one can't continue. See the others' "
+            "logs, then start all workers again: `fit_resumably` continues after the last epoch that was saved. "
             f"TensorFlow says: {error.message}"
         ) from error
 
 
 def share_variables(strategy: tf.distribute.Strategy, variables: Sequence[keras.Variable]) -> None:
-    """Give every worker the chief's values of variables; those of metrics, which differ between workers, are left.
+    """Give every worker the chief's values of variables, except those of metrics, which differ between workers.
 
     Example:
         >>> share_variables(tf.distribute.get_strategy(), [keras.Variable(1.0)])
@@ -191,7 +182,7 @@ def share_variables(strategy: tf.distribute.Strategy, variables: Sequence[keras.
 
 
 def split_evenly(sizes: Sequence[int], num_parts: int) -> list[list[int]]:
-    """Divide positions into parts whose sizes add up to about the same, the same way each time.
+    """Divide positions into parts of about the same total size.
 
     Example:
         >>> split_evenly([5, 1, 3, 4], num_parts=2)
@@ -203,36 +194,28 @@ def split_evenly(sizes: Sequence[int], num_parts: int) -> list[list[int]]:
     return [sorted(part) for part in parts]
 
 
-def distribute_files(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.distribute.DistributedDataset:
+def _distribute_files(record: DatasetRecord, strategy: tf.distribute.Strategy) -> tf.distribute.DistributedDataset:
     """Return a dataset of which each worker reads its own files.
 
-    Every window is read once an epoch, by one worker. All workers take equally many steps, as TensorFlow's collective
-    operations need: those with fewer windows end with empty batches.
-
-    Args:
-        dataset: What `audio_dataset` returned.
-        strategy: The strategy that the model was built under.
-
-    Raises:
-        ValueError: If there are fewer files than workers, the batch cannot be divided by the number of replicas, or
-            the workers have not found the same files.
+    Every window is read once an epoch, by one worker. All workers must take the same number of steps: those with fewer
+    windows end with empty batches.
     """
-    record = record_of(dataset)
-    if record is None:
-        raise ValueError(f"`dataset` must be one that audio_dataset returned. Received: dataset={dataset}")
     workers, replicas = num_workers(strategy), strategy.num_replicas_in_sync
     num_windows = [recording.num_windows for recording in record.report.used]
     if len(num_windows) < workers:
         raise ValueError(
-            f"Data are divided by file, and there are {len(num_windows)} files for {workers} workers. Use fewer "
-            "workers, or cut the recordings into more files."
+            f"Each worker needs a file of its own, and there are {len(num_windows)} files for {workers} workers. Use "
+            "fewer workers, or cut the recordings into more files."
         )
     if record.batch_size % replicas:
         raise ValueError(
             f"`batch_size` is that of all replicas together and must be a multiple of their number, {replicas}. "
             f"Received: batch_size={record.batch_size}"
         )
-    if not same_everywhere(strategy, num_windows):
+    own = np.int64(zlib.crc32(repr(num_windows).encode()))
+    (of_chief,) = broadcast(strategy, [own])
+    (num_different,) = _add_up(strategy, [np.int64(own != of_chief)])
+    if num_different:
         raise ValueError(
             "The workers have found different recordings. Give each the same files, with the same settings. Received "
             f"on this worker: {len(num_windows)} files of {sum(num_windows)} windows"
@@ -248,13 +231,13 @@ def distribute_files(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy)
         spec = part.element_spec
         empty = tf.data.Dataset.from_tensors(tf.zeros((0, *spec.shape[1:]), spec.dtype))
         whole = part.concatenate(empty.repeat(num_steps * num_local - len(part)))
-        # Keras takes the number of batches for that of steps.
+        # Without a known length, since Keras would take the number of batches for that of steps.
         return whole if num_local == 1 else whole.filter(lambda batch: True)
 
     return strategy.distribute_datasets_from_function(make)
 
 
-def distribute(
+def _distribute(
     strategy: tf.distribute.Strategy,
     x: Any,
     y: Any = None,
@@ -262,13 +245,15 @@ def distribute(
     batch_size: int | None = None,
     shuffle: bool = False,
 ) -> Any:
-    """Return data as `fit` and `evaluate` can take them on several workers, in batches of all of them together.
+    """Return data that `fit` and `evaluate` can take on several workers, in batches for all of them together.
 
-    Datasets of `audio_dataset` are divided by file. Arrays become datasets that all workers shuffle the same way, and
-    of each batch of which every worker takes its part; so do other datasets, whose order must be the same on all.
+    Datasets of `audio_dataset` are divided by file. Arrays become datasets that all workers shuffle in the same way;
+    every worker takes its part of each batch. This is also so for other datasets, which must have the same order on all
+    workers.
     """
     if isinstance(x, tf.data.Dataset):
-        return distribute_files(x, strategy) if record_of(x) else x
+        record = record_of(x)
+        return x if record is None else _distribute_files(record, strategy)
     if not hasattr(x, "shape"):
         return x
     arrays = tuple(array for array in (x, y, sample_weight) if array is not None)
@@ -284,8 +269,8 @@ def distribute(
 class ReplicaSeedGenerator(keras.random.SeedGenerator):
     """A seed generator whose draws differ from replica to replica.
 
-    Under a strategy every replica has the same state, so that Keras' own generator would have all of them drop the same
-    units and draw the same noise. With a single replica the draws are those of `keras.random.SeedGenerator`.
+    Under a strategy every replica has the same state: with Keras' own generator all of them would drop the same units
+    and draw the same noise. With a single replica the draws are those of `keras.random.SeedGenerator`.
 
     Example:
         >>> ReplicaSeedGenerator(7).next().numpy().tolist()
@@ -302,7 +287,7 @@ class ReplicaSeedGenerator(keras.random.SeedGenerator):
 
 
 def draw_by_replica(layers: Iterable[keras.layers.Layer]) -> None:
-    """Have the layers that draw numbers, such as dropout, draw others on each replica."""
+    """Make the layers that draw random numbers, such as dropout, draw others on each replica."""
     for layer in layers:
         generator = getattr(layer, "seed_generator", None)
         if type(generator) is keras.random.SeedGenerator:
@@ -312,10 +297,10 @@ def draw_by_replica(layers: Iterable[keras.layers.Layer]) -> None:
 def pad_empty_batch(
     windows: tf.Tensor, sample_weight: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
-    """Return a batch that is not empty, with weights, and the number of windows that it had.
+    """Return a batch that is not empty, its weights, and the number of windows that it had.
 
-    At the end of an epoch there may be no window left for some replicas, which all the same must take the step with the
-    others: they get one of weight 0. With a single replica nothing is changed.
+    At the end of an epoch there may be no window left for some replicas, but they must take the step with the others:
+    they get one window of weight 0. With a single replica nothing is changed.
 
     Args:
         windows: Shape `(batch, bins, frames, 1)`.
@@ -339,8 +324,7 @@ def pad_empty_batch(
 def global_mean(losses: tf.Tensor, sample_weight: tf.Tensor | None, num_windows: tf.Tensor) -> tf.Tensor:
     """Return this replica's part of the mean of losses over the windows of all replicas.
 
-    Keras' optimizers add up the gradients of the replicas, so the parts have to add up to the mean, whatever the
-    sizes of the replicas' batches.
+    Keras' optimizers add up the gradients of the replicas, so that the parts must add up to the mean.
 
     Args:
         losses: Shape `(batch,)`.
@@ -362,8 +346,8 @@ def global_mean(losses: tf.Tensor, sample_weight: tf.Tensor | None, num_windows:
 def sync_nonfinite_gradients(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     """Return gradients that are finite on all replicas or on none.
 
-    Float16 overflows at times, and the optimizer then leaves out the step. It asks each replica for itself; were only
-    some to leave it out, the others would wait for them for ever.
+    Where float16 overflows, the optimizer leaves out the step. It decides so on each replica by itself: if only some
+    left it out, the others would wait for them for ever.
 
     Example:
         >>> sync_nonfinite_gradients([tf.constant([1.0, 2.0])])[0].numpy().tolist()
@@ -376,6 +360,30 @@ def sync_nonfinite_gradients(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     num_finite = context.all_reduce("SUM", tf.cast(is_finite, tf.float32))
     all_finite = num_finite == context.num_replicas_in_sync
     return [tf.where(all_finite, gradient, float("nan")) for gradient in gradients]
+
+
+def _callbacks_of(callbacks: Any, chief: bool) -> Any:
+    """Return the callbacks of a worker: only the chief's leave files.
+
+    The others drop Keras' callbacks that write logs and those whose attribute `writes_files` is true. All workers save
+    the model, since they must read its metrics together: the others save it in a temporary folder.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks = keras.tree.flatten(callbacks or [])
+    if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
+        raise ValueError(
+            "keras.callbacks.BackupAndRestore does not work on several workers. Use spectrovae.training.fit_resumably."
+        )
+    if chief:
+        return callbacks
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.ModelCheckpoint):
+            folder, remover = temporary_folder()
+            weakref.finalize(callback, remover.close)
+            callback.filepath = str(folder / Path(callback.filepath).name)
+    logs = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
+    return [call for call in callbacks if not (isinstance(call, logs) or getattr(call, "writes_files", False))]
 
 
 class DistributedModel(keras.Model):
@@ -440,14 +448,14 @@ class DistributedModel(keras.Model):
         batch_size = given.pop("batch_size", None)
         shuffle = given.pop("shuffle", True)
         given["shuffle"] = False  # Keras' own would differ from worker to worker
-        given["x"] = distribute(
+        given["x"] = _distribute(
             strategy, x, given.pop("y", None), given.pop("sample_weight", None), batch_size, shuffle
         )
         if given.get("validation_data") is not None:
             held_out, targets, weights = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
             batch_size = given.pop("validation_batch_size", None) or batch_size
-            given["validation_data"] = distribute(strategy, held_out, targets, weights, batch_size)
-        given["callbacks"] = callbacks_of(given.get("callbacks"), is_chief(strategy))
+            given["validation_data"] = _distribute(strategy, held_out, targets, weights, batch_size)
+        given["callbacks"] = _callbacks_of(given.get("callbacks"), is_chief(strategy))
         if not is_chief(strategy):
             given["verbose"] = 0
         with explain_lost_workers(strategy):
@@ -462,14 +470,14 @@ class DistributedModel(keras.Model):
         del given["self"]
         given |= given.pop("kwargs", {})
         targets, weights = given.pop("y", None), given.pop("sample_weight", None)
-        given["x"] = distribute(strategy, x, targets, weights, given.pop("batch_size", None))
+        given["x"] = _distribute(strategy, x, targets, weights, given.pop("batch_size", None))
         if not is_chief(strategy):
             given["verbose"] = 0
         with explain_lost_workers(strategy):
             return super().evaluate(**given)
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # The model has all its weights. What is left are the metrics that the user has given to `compile`.
+        # The model has all its weights; only the metrics that the user gave to `compile` are left to build.
         metrics = getattr(self, "_compile_metrics", None)
         if metrics is not None and not metrics.built:
             with self.distribute_strategy.scope():
@@ -489,34 +497,3 @@ class DistributedModel(keras.Model):
 
         function = make(packed_step)
         return lambda iterator: dict(zip(names, tf.unstack(function(iterator)), strict=True))
-
-
-def callbacks_of(callbacks: Any, chief: bool) -> Any:
-    """Return the callbacks of a worker, of which only the chief's leave files.
-
-    Those whose attribute `writes_files` is true, and Keras' that write logs, are the chief's alone. A model is saved by
-    all workers, since its metrics are read together: the others' goes to a temporary folder.
-
-    Raises:
-        ValueError: If there is a `BackupAndRestore`, which does not know of workers.
-
-    Example:
-        >>> callbacks_of([keras.callbacks.CSVLogger("log.csv")], chief=False)
-        []
-    """
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks
-    callbacks = keras.tree.flatten(callbacks or [])
-    if any(isinstance(callback, keras.callbacks.BackupAndRestore) for callback in callbacks):
-        raise ValueError(
-            "keras.callbacks.BackupAndRestore does not work on several workers. Use spectrovae.training.fit_resumably."
-        )
-    if chief:
-        return callbacks
-    for callback in callbacks:
-        if isinstance(callback, keras.callbacks.ModelCheckpoint):
-            folder, remover = temporary_folder()
-            weakref.finalize(callback, remover.close)
-            callback.filepath = str(folder / Path(callback.filepath).name)
-    logs = (keras.callbacks.CSVLogger, keras.callbacks.TensorBoard)
-    return [call for call in callbacks if not (isinstance(call, logs) or getattr(call, "writes_files", False))]
