@@ -1,4 +1,4 @@
-"""Training that lives in a folder: started again, it continues where it stopped."""
+"""Training that keeps its files in a folder: called again, it continues where it stopped."""
 
 from __future__ import annotations
 
@@ -19,117 +19,33 @@ from spectrovae.audio.windows import training_part
 from spectrovae.storage import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
 from spectrovae.training.distributed import DistributedModel, broadcast_bytes, is_chief, num_workers, run_on_chief
 
-_TRAINING_FILE = "training.json"
-
-# What may differ between the model that trained and the one that goes on.
-_FREE_SETTINGS = {"seed", "warm_start", "component_names"}
-
-Rows = list[dict[str, float]]
-"""For each epoch its number and its metrics."""
-
-
-def save_checkpoint(model: keras.Model, path: Path, rows: Rows) -> None:
-    """Write a compiled model and its history; the old file stays until the new one is complete.
-
-    The file is one that `keras.saving.load_model` loads as well.
-    """
-    # The history travels inside the file, so that the two can't disagree; Keras passes over what it does not know.
-    # Nor does Keras save the state of seed generators.
-    with replaced_when_complete(path) as part:
-        model.save(part)
-        with zipfile.ZipFile(part, "a") as archive:
-            seed_states = [state.numpy().tolist() for state in _seed_states(model)]
-            archive.writestr(_TRAINING_FILE, json.dumps({"epochs": rows, "seed_states": seed_states}))
-
-
-def read_rows(path: Path) -> Rows:
-    """Return the history in a checkpoint; of a missing one it is empty.
-
-    Raises:
-        ValueError: If the file is damaged, or `save_checkpoint` did not write it.
-
-    Example:
-        >>> read_rows(Path("no/such/file.keras"))
-        []
-    """
-    return json.loads(_read_member(path, _TRAINING_FILE))["epochs"] if path.exists() else []
-
-
-def restore_checkpoint(model: keras.Model, checkpoint: Path) -> None:
-    """Load weights and the optimizer's state; the learning rate stays that of the model."""
-    saved = _flatten(json.loads(_read_member(checkpoint, "config.json"))["config"])
-    given = _flatten(json.loads(json.dumps(keras.saving.serialize_keras_object(model)))["config"])
-    different = [name for name in saved | given if saved.get(name) != given.get(name) and name not in _FREE_SETTINGS]
-    if different:
-        details = ", ".join(f"{name}={given.get(name)!r}, not {saved.get(name)!r}" for name in different)
-        raise ValueError(
-            f"The training in {checkpoint.parent} is of a model with other settings. Give the same ones, or use "
-            f"another folder. Received: {details}"
-        )
-    learning_rate = model.optimizer.get_config()["learning_rate"]
-    model.load_weights(checkpoint)
-    saved_states = json.loads(_read_member(checkpoint, _TRAINING_FILE))["seed_states"]
-    for state, value in zip(_seed_states(model), saved_states, strict=True):
-        state.assign(value)
-    if isinstance(learning_rate, float):  # not a schedule
-        model.optimizer.learning_rate = learning_rate
-
-
-@contextlib.contextmanager
-def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Give the model the optimizer's average of its weights, if it keeps one, for the `with` block."""
-    weights = model.get_weights() if getattr(model.optimizer, "use_ema", False) else None
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        if weights is not None:
-            model.set_weights(weights)
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names, without the names that Keras numbers for each new layer."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, prefix if name == "config" else f"{prefix}{name}.")
-        elif not (name == "name" and "trainable" in config):
-            flat[prefix + name] = value
-    return flat
-
-
-def _seed_states(model: keras.Model) -> list[keras.Variable]:
-    """Return the states of all seed generators, those of dropout and the like included."""
-    return [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
-
-
-def _read_member(path: Path, name: str) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if name not in archive.namelist():
-                raise ValueError(f"{path} is not a checkpoint of fit_resumably. Use another folder.")
-            return archive.read(name).decode()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is damaged ({error}). Remove it to begin anew, or use another folder.") from error
-
-
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.keras"
 """The model after the last epoch, with the state of its optimizer and the history so far."""
 
 MODEL_FILE = "model.keras"
-"""The model after the epoch with the lowest validation loss, or after the last one where nothing is held out."""
+"""The model after the epoch with the lowest validation loss, or after the last one without validation."""
 
 LOG_FILE = "log.csv"
 """A row for each epoch, for people and spreadsheets; nothing is read back from it."""
 
+_TRAINING_FILE = "training.json"
+"""The member of a checkpoint that holds the history."""
+
+_FREE_SETTINGS = {"seed", "warm_start", "component_names"}
+"""Settings that may differ between the model that was trained and the one that continues."""
+
 _ADVICE = (
-    "Try a lower learning rate or `clipnorm` in the optimizer, or float32 instead of mixed precision, and see that "
+    "Try a lower learning rate or `clipnorm` in the optimizer, or float32 instead of mixed precision, and check that "
     "all windows have values in [0, 1]."
 )
 
 History = dict[str, list[float]]
+"""For each metric its values by epoch."""
+
+Rows = list[dict[str, float]]
+"""For each epoch its number and its metrics."""
 
 
 def fit_resumably(
@@ -142,40 +58,40 @@ def fit_resumably(
     verbose: int | str = "auto",
     **kwargs: Any,
 ) -> History:
-    """Train a model, or go on with the training that a folder holds.
+    """Train a model, or continue the training that a folder holds.
 
-    After each epoch the folder gets `checkpoint.keras` (to go on from), `model.keras` (the best epoch) and
-    `log.csv`. Each file is replaced when the new one is complete, so that a training may be interrupted at any
-    time: at most the epoch that was running is lost. Called again with an equal model and the same folder, the
-    weights and the optimizer's state are read from there, and epochs count on; a training that has had its
-    `epochs` is not trained further. An optimizer with `use_ema=True` is validated and saved with its average. Of
-    several workers only the chief reads and writes the folder.
+    Each epoch writes `checkpoint.keras` (to continue from), `model.keras` (the best epoch) and `log.csv` to the folder.
+    A file is replaced only when the new one is complete, so that a training may be interrupted at any time: at most the
+    epoch that was running is lost. A second call with an equal model and the same folder reads the weights and the
+    optimizer's state from there and continues to count epochs; if there have been `epochs` of them, it trains no
+    further. With `use_ema=True` in the optimizer, the average of the weights is what is validated and kept in
+    `model.keras`. Of several workers only the chief reads and writes the folder.
 
     At the end the model's `finish_training` gets the training data: a `SpectroVAE` with several codes along a window
-    fits its prior once more to those of the best epoch, unless `training` is an iterator, which is used up.
+    fits its prior once more, to the codes of the best epoch, unless `training` is an iterator, which is used up.
 
-    A loss or a weight that is NaN or infinite stops the training at once: a logged error tells what to try, and the
+    A loss or a weight that is NaN or infinite stops the training at once: a logged error says what to try, and the
     folder and the model keep the epochs before.
 
     Args:
         model: A compiled model. It ends with the weights of `model.keras`.
-        folder: Made if need be.
+        folder: Created if it does not exist.
         training: Windows to train on, as `SpectroVAE.fit` takes them.
         validation: Held-out windows; their `val_loss` decides which epoch is the best. Without them it is the last.
         epochs: Number of epochs in all, those of earlier calls included.
-        callbacks: Further Keras callbacks. What they remember does not outlive an interruption.
+        callbacks: Further Keras callbacks. Their own state is lost in an interruption.
         verbose: As in `keras.Model.fit`.
         **kwargs: Further arguments of `SpectroVAE.fit`, such as `batch_size` and `steps_per_epoch`.
 
     Returns:
-        For each metric its values by epoch, those of earlier calls included: `plot_history` draws them.
+        For each metric its values by epoch, those of earlier calls included; `plot_history` draws them.
 
     Raises:
         ValueError: If the model has not been compiled, `epochs` is not positive, or the folder holds a training
             of a model with other settings or a damaged one.
         FloatingPointError: If the first epoch already ends in NaN or infinity.
-        OSError: If the folder cannot be written, or the disk is full: what was saved before is still there.
-        ConnectionError: If another worker has died; the folder keeps what was saved.
+        OSError: If the folder cannot be written, or the disk is full. What was saved before is still there.
+        ConnectionError: If another worker has died. What was saved before is still there.
 
     Example:
         >>> import tempfile
@@ -197,10 +113,26 @@ def fit_resumably(
         raise ValueError(f"`epochs` must be 1 or more. Received: epochs={epochs!r}")
     if is_chief(model.distribute_strategy):
         return _fit_in(Path(folder), model, training, validation, epochs, callbacks, verbose, kwargs)
-    # A model holds its metrics, which workers can only save and load together: the others have a folder that goes.
-    hidden, remover = temporary_folder()
+    # A model holds its metrics, which workers can only save and load together: the others do so in a temporary folder.
+    temporary, remover = temporary_folder()
     with remover:
-        return _fit_in(hidden, model, training, validation, epochs, callbacks, verbose, kwargs)
+        return _fit_in(temporary, model, training, validation, epochs, callbacks, verbose, kwargs)
+
+
+def read_history(folder: PathLike) -> History:
+    """Return the history of the training in a folder: for each metric its values by epoch.
+
+    Args:
+        folder: A folder that `fit_resumably` wrote to. If it is missing or empty, so is the history.
+
+    Raises:
+        ValueError: If `checkpoint.keras` in the folder was not written by `fit_resumably`.
+
+    Example:
+        >>> read_history("no/such/folder")
+        {}
+    """
+    return _columns(read_rows(Path(folder) / CHECKPOINT_FILE))
 
 
 def _fit_in(
@@ -225,7 +157,7 @@ def _fit_in(
         restore_checkpoint(model, folder / CHECKPOINT_FILE)
         keeper.set_model(model)
         keeper.save_best()  # in case the program was killed between the two files
-        outlook = "going on" if len(rows) < epochs else "nothing is left to train unless `epochs` is raised"
+        outlook = "continuing" if len(rows) < epochs else "nothing is left to train unless `epochs` is raised"
         logger.info("%d of %d epochs in %s are done: %s.", len(rows), epochs, folder, outlook)
     if len(rows) < epochs:
         fit_arguments = {"validation_data": validation, "epochs": epochs, "initial_epoch": len(rows)} | kwargs
@@ -250,24 +182,8 @@ def _copy_of_chief(strategy: tf.distribute.Strategy, path: Path) -> None:
             path.write_bytes(content)
 
 
-def read_history(folder: PathLike) -> History:
-    """Return the history of the training in a folder: for each metric its values by epoch.
-
-    Args:
-        folder: A folder that `fit_resumably` wrote to. Of a missing or an empty one the history is empty.
-
-    Raises:
-        ValueError: If `checkpoint.keras` in the folder was not written by `fit_resumably`.
-
-    Example:
-        >>> read_history("no/such/folder")
-        {}
-    """
-    return _columns(read_rows(Path(folder) / CHECKPOINT_FILE))
-
-
 class _Keeper(keras.callbacks.Callback):
-    """Writes the files of a folder after each epoch, and adds a row for the epoch to `rows`."""
+    """Write the files of a folder after each epoch, and add the epoch's row to `rows`."""
 
     def __init__(self, folder: Path, rows: Rows) -> None:
         super().__init__()
@@ -279,7 +195,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
-        # The last step of an epoch may spoil weights that no loss has seen yet.
+        # The last step of an epoch may leave NaN in weights that no loss was computed with yet.
         self._check({name: row.get(name, 0) for name in ("loss", "val_loss")}, epoch + 1)
         self._check({weight.path: weight for weight in self.model.trainable_variables}, epoch + 1)
         self.rows.append(row)
@@ -291,7 +207,7 @@ class _Keeper(keras.callbacks.Callback):
             writer.writerows(self.rows)
 
     def save_best(self) -> None:
-        """Write the model file, unless that of a better epoch or of this one is there."""
+        """Write the model file, unless it already holds this epoch or a better one."""
         best = self.folder / MODEL_FILE
         losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
         is_best = not losses or losses[-1] <= min(losses)
@@ -306,7 +222,92 @@ class _Keeper(keras.callbacks.Callback):
 
 
 class _NotFiniteError(Exception):
-    """Training has gone astray; the message says where."""
+    """The message says what became NaN or infinite, and when."""
+
+
+def save_checkpoint(model: keras.Model, path: Path, rows: Rows) -> None:
+    """Write a compiled model and its history; the old file stays until the new one is complete.
+
+    The file is one that `keras.saving.load_model` loads as well.
+    """
+    # The history is kept inside the file, so that the two can't disagree; Keras ignores members that it does not know.
+    # So are the states of seed generators, which Keras does not save.
+    with replaced_when_complete(path) as part:
+        model.save(part)
+        with zipfile.ZipFile(part, "a") as archive:
+            seed_states = [state.numpy().tolist() for state in _seed_states(model)]
+            archive.writestr(_TRAINING_FILE, json.dumps({"epochs": rows, "seed_states": seed_states}))
+
+
+def read_rows(path: Path) -> Rows:
+    """Return the history in a checkpoint; if there is no such file, an empty one.
+
+    Raises:
+        ValueError: If the file is damaged, or `save_checkpoint` did not write it.
+
+    Example:
+        >>> read_rows(Path("no/such/file.keras"))
+        []
+    """
+    return json.loads(_read_member(path, _TRAINING_FILE))["epochs"] if path.exists() else []
+
+
+def restore_checkpoint(model: keras.Model, checkpoint: Path) -> None:
+    """Load weights, seeds and the optimizer's state into an equal model, which keeps its own learning rate."""
+    saved = _flatten(json.loads(_read_member(checkpoint, "config.json"))["config"])
+    given = _flatten(json.loads(json.dumps(keras.saving.serialize_keras_object(model)))["config"])
+    different = [name for name in saved | given if saved.get(name) != given.get(name) and name not in _FREE_SETTINGS]
+    if different:
+        details = ", ".join(f"{name}={given.get(name)!r}, not {saved.get(name)!r}" for name in different)
+        raise ValueError(
+            f"The training in {checkpoint.parent} is of a model with other settings. Give the same ones, or use "
+            f"another folder. Received: {details}"
+        )
+    learning_rate = model.optimizer.get_config()["learning_rate"]
+    model.load_weights(checkpoint)
+    saved_states = json.loads(_read_member(checkpoint, _TRAINING_FILE))["seed_states"]
+    for state, value in zip(_seed_states(model), saved_states, strict=True):
+        state.assign(value)
+    if isinstance(learning_rate, float):  # not a schedule
+        model.optimizer.learning_rate = learning_rate
+
+
+@contextlib.contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Give the model the optimizer's average of its weights, if there is one, in the `with` block."""
+    weights = model.get_weights() if getattr(model.optimizer, "use_ema", False) else None
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        if weights is not None:
+            model.set_weights(weights)
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names, without layer names, in which Keras counts."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, prefix if name == "config" else f"{prefix}{name}.")
+        elif not (name == "name" and "trainable" in config):
+            flat[prefix + name] = value
+    return flat
+
+
+def _seed_states(model: keras.Model) -> list[keras.Variable]:
+    """Return the states of all seed generators, those of dropout and the like included."""
+    return [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
+
+
+def _read_member(path: Path, name: str) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if name not in archive.namelist():
+                raise ValueError(f"{path} is not a checkpoint of fit_resumably. Use another folder.")
+            return archive.read(name).decode()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove it to begin anew, or use another folder.") from error
 
 
 def _columns(rows: Rows) -> History:
