@@ -130,7 +130,7 @@ def test_train_goes_on_where_it_stopped(trained, recordings, tmp_path, caplog):
     shutil.copytree(trained, output)
     steps = int(keras.saving.load_model(output / "checkpoint.keras").optimizer.iterations)
     run_train(recordings, output, epochs=3, validation_split=0.3, learning_rate=1e-5)
-    assert "2 of 3 epochs" in caplog.text and "going on" in caplog.text
+    assert "2 of 3 epochs" in caplog.text and "continuing" in caplog.text
     assert num_logged_epochs(output) == 3
     optimizer = keras.saving.load_model(output / "checkpoint.keras").optimizer
     assert int(optimizer.iterations) == steps * 3 / 2
