@@ -18,15 +18,15 @@ from spectrovae.tuning.sweep import Sweep, SweepSettings
 _CONVERTER = ("sample_rate", "n_fft", "hop_length", "num_frames")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the command's parser.
+def make_parser(prog: str = "python -m spectrovae.tuning") -> argparse.ArgumentParser:
+    """Return the command's parser; `prog` is what the user has typed to start it.
 
     Example:
         >>> make_parser().parse_args(["music", "--output", "sweeps/mine"]).max_trials
         20
     """
     parser = argparse.ArgumentParser(
-        prog="python -m spectrovae.tuning",
+        prog=prog,
         description="Search for the best model of your recordings. Started again with the same arguments, a sweep "
         "goes on where it was. Results: report.html, trials.csv and best.json in the output folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -90,17 +90,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m spectrovae.tuning") -> int:
     """Run the command.
 
     Args:
         arguments: Command line without the program; None for the real one.
+        prog: What the user has typed to start it, for messages.
 
     Returns:
         Exit code: 0, 1 if no trial completed, 2 for arguments that can't be used, 130 after an interruption.
     """
     logging.basicConfig(format="%(message)s")
-    options = make_parser().parse_args(arguments)
+    options = make_parser(prog).parse_args(arguments)
     try:
         set_role(options.role, options.chief, options.worker_id)
         if options.overwrite and current_role() == "worker":
