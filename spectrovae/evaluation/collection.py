@@ -18,7 +18,7 @@ from spectrovae.audio.recordings import WindowPosition, printable
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import iterate_batches
 from spectrovae.checks import check_positive_int
-from spectrovae.model.spectrovae import Objective
+from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.storage import PathLike, replaced_when_complete
 
 
@@ -116,7 +116,7 @@ def consecutive_windows(
     )
 
 
-def encode_collection(model: Objective, recordings: Any, batch_size: int = 32) -> EncodedCollection:
+def encode_collection(model: SpectroVAE, recordings: Any, batch_size: int = 32) -> EncodedCollection:
     """Return the codes of recordings, and where each is from.
 
     Args:
@@ -130,7 +130,9 @@ def encode_collection(model: Objective, recordings: Any, batch_size: int = 32) -
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from spectrovae.audio.io import write_audio
+        >>> import numpy as np
+        >>> from spectrovae import SpectroVAE, SpectrogramConverter, encode_collection, find_similar, write_audio
+        >>> from spectrovae.audio.recordings import read_window
         >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
         >>> model = SpectroVAE((32, 32, 1), 2, 2, decoder_depth=2, width=8, converter=converter, seed=0)
         >>> with TemporaryDirectory() as folder:
@@ -157,7 +159,7 @@ def encode_collection(model: Objective, recordings: Any, batch_size: int = 32) -
     return EncodedCollection(np.concatenate(codes), tuple(dataset_report(recordings).windows), scales)
 
 
-def find_similar(model: Objective, x: Any, collection: EncodedCollection, num: int = 5) -> list[SimilarWindow]:
+def find_similar(model: SpectroVAE, x: Any, collection: EncodedCollection, num: int = 5) -> list[SimilarWindow]:
     """Return the windows of a collection that are most like given ones, such as those of a recording.
 
     The distance is the root mean square, over the latent dimensions, of the difference between two codes in standard
@@ -252,7 +254,7 @@ class Styles:
         return "\n".join(lines)
 
 
-def find_styles(model: Objective, collection: EncodedCollection) -> Styles:
+def find_styles(model: SpectroVAE, collection: EncodedCollection) -> Styles:
     """Tell which recordings belong to which component of the prior.
 
     Args:
@@ -289,7 +291,7 @@ def find_styles(model: Objective, collection: EncodedCollection) -> Styles:
     return Styles(names, paths, num_windows, sums / num_windows[:, None], tuple(typical))
 
 
-def typical_windows(model: Objective) -> np.ndarray:
+def typical_windows(model: SpectroVAE) -> np.ndarray:
     """Return the window in the middle of each component, without texture, `(num_components, bins, frames, 1)`.
 
     It is `model.generate(1, component, temperature=0, texture=0)` for each of them; where there are several codes along

@@ -8,15 +8,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import sklearn.decomposition
 import tensorflow as tf
 
 from spectrovae.audio.windows import WindowSample, iterate_batches, limited_batches
-from spectrovae.evaluation.sound_distance import pairwise_distance, ratio_or_nan
+from spectrovae.evaluation.sound_distance import pairwise_distance, ratio_or_nan, rmse_db
 from spectrovae.model.linear_start import MAX_WINDOWS, NUM_PASSES
 from spectrovae.model.pca import average_frames, random_parts, restore_windows
-from spectrovae.model.spectrovae import Objective
+from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.training.metrics import live_components, perplexity
+
+_ACTIVE_SHARE = 0.01  # of its variance over the data that the posterior means of an active dimension hold
+
+_NUM_DRAWS = 8  # from each posterior
+
+_NUM_COMPARED = 64  # windows whose differences are measured, to bound memory
+
+_MIN_WINDOWS_PER_COMPONENT = 10  # with fewer windows a component may have none by chance
 
 _MAX_POOL_SIZE = 16  # frames that are averaged before PCA, which would be further from held-out music without
 
@@ -33,7 +40,7 @@ class TrainingReference:
         batch_size: Number of windows at once, where `training` is an array.
 
     Attributes:
-        num_windows: How many were used, those of repeated walks included.
+        num_windows: How many were used, counting repeated passes.
         spectrum: Mean level at each frequency in dB, shape `(bins,)`.
         shares: Share of the codes that each component of the prior makes, shape `(num_components,)`.
 
@@ -42,7 +49,9 @@ class TrainingReference:
             finite.
     """
 
-    def __init__(self, model: Objective, training: Any, batch_size: int) -> None:
+    def __init__(self, model: SpectroVAE, training: Any, batch_size: int) -> None:
+        from sklearn.decomposition import PCA
+
         self.num_windows = 0
         self.spectrum = np.zeros(model.encoder.input_shape[1])
         self.shares = np.zeros(model.prior.num_components)
@@ -55,10 +64,10 @@ class TrainingReference:
         steps = np.concatenate(averaged)
         self._num_steps = steps.shape[-1]
         features = steps.reshape(len(steps), -1)
-        self._pca = sklearn.decomposition.PCA(min(model.latent_dim, *features.shape), random_state=0).fit(features)
+        self._pca = PCA(min(model.latent_dim, *features.shape), random_state=0).fit(features)
         self.spectrum, self.shares = self.spectrum / self.num_windows, self.shares / self.num_windows
 
-    def _watched(self, model: Objective, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def _watched(self, model: SpectroVAE, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for windows in batches:
             draws = model.posterior_of(windows).sample(seed=tf.constant([self.num_windows, 1], tf.int32))
             self.shares += np.sum(model.prior.responsibilities(draws), axis=0)
@@ -75,22 +84,12 @@ class TrainingReference:
         return self._pca.inverse_transform(codes).reshape(steps.shape)
 
 
-ACTIVE_SHARE = 0.01
-"""A latent dimension is active if the means of q(z|x) hold more than this share of its variance over the data."""
-
-_NUM_DRAWS = 8  # from each posterior
-
-_NUM_COMPARED = 64  # windows whose differences are measured, to bound memory
-
-_MIN_WINDOWS_PER_COMPONENT = 10  # of fewer windows a component may have none by chance
-
-
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """How healthy a model is, as `SpectroVAE.diagnose` finds; `str` says it in plain words, with advice.
+    """How healthy a model is, as `diagnose` finds; `print` says it in plain words, with advice.
 
     Attributes:
-        kind: Windows that were measured: `"held-out"`, `"training"`, or `"given"` where that is not known.
+        kind: Windows that were measured: `"held-out"`, `"training"`, or `"given"` without training windows.
         num_windows: How many they are.
         latent_dim: Size of a code.
         num_active_dims: Latent dimensions in use: the variance of the posterior's mean over all codes (Burda et al.,
@@ -109,7 +108,7 @@ class Diagnosis:
             were not given) in place of each reconstruction.
         pca_rmse_db: The same for PCA of the training windows, averaged over 16 frames, with `latent_dim` numbers for
             each code; None where training windows were not given.
-        num_training_windows: Training windows that were used, those of repeated walks included; 0 where not given.
+        num_training_windows: Training windows that were used, counting repeated passes; 0 where not given.
         silent_share: Share of the windows that never rise above the floor of the converter.
         num_generated: Windows that were generated.
         generated_pairwise_db: Mean root-mean-square difference between the means of two of them, in dB.
@@ -206,9 +205,37 @@ class Diagnosis:
 
 
 def diagnose(
-    model: Objective, x: Any, training: Any = None, num_generated: int = 16, batch_size: int = 32
+    model: SpectroVAE, x: Any, training: Any = None, num_generated: int = 16, batch_size: int = 32
 ) -> Diagnosis:
-    """Measure a model; `SpectroVAE.diagnose` is this function, and says what the arguments are."""
+    """Tell whether a model is healthy: reconstruction, use of code and prior, diversity, silence.
+
+    The result repeats, and memory is bounded whatever the number of windows.
+
+    Args:
+        model: The model.
+        x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them: held-out ones, or the
+            training windows themselves. At least 2; they are read once.
+        training: Windows that the model was trained on, or a dataset of them. With them the reconstructions are
+            compared with the mean spectrum of these and with PCA of `latent_dim` numbers, fitted to as many of them as
+            `adapt` uses; without them with the mean spectrum of `x` only.
+        num_generated: Number of windows to generate, at least 2.
+        batch_size: Number of windows at once, where windows are in an array.
+
+    Returns:
+        The figures; `print` shows them in plain words, with advice.
+
+    Raises:
+        ValueError: If there are fewer than two windows, or they do not have the model's shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from spectrovae import SpectroVAE, diagnose
+        >>> windows = np.random.default_rng(0).random((8, 32, 32, 1), np.float32)
+        >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
+        >>> model.adapt(windows, verbose=0)
+        >>> diagnose(model, windows, training=windows).num_active_dims
+        2
+    """
     reference = None if training is None else TrainingReference(model, training, batch_size)
     sample = WindowSample(_NUM_COMPARED, seed=0)
     num_windows, totals = 0, dict[str, Any]()
@@ -231,7 +258,7 @@ def diagnose(
         kind="given" if training is None else "training" if training is x else "held-out",
         num_windows=num_windows,
         latent_dim=model.latent_dim,
-        num_active_dims=int(np.sum(signal > ACTIVE_SHARE * (signal + means["code variance"]))),
+        num_active_dims=int(np.sum(signal > _ACTIVE_SHARE * (signal + means["code variance"]))),
         kl=float(means["kl"]),
         prior_cross_entropy=float(means["cross-entropy"]),
         num_components=model.prior.num_components,
@@ -250,7 +277,7 @@ def diagnose(
 
 
 def _measure(
-    model: Objective, windows: np.ndarray, reference: TrainingReference | None, seed: tf.Tensor
+    model: SpectroVAE, windows: np.ndarray, reference: TrainingReference | None, seed: tf.Tensor
 ) -> dict[str, np.ndarray]:
     """Return what is measured of each window; the first axis is that of the windows."""
     posterior = model.posterior_of(windows)
@@ -261,7 +288,7 @@ def _measure(
     codes, draws = posterior.mean(), posterior.sample(_NUM_DRAWS, seed=seed)
     cross_entropy = -tf.reduce_mean(model.prior.log_prob(draws), axis=0)
     levels = model.converter.to_decibels(windows)
-    reconstruction = model.mean_window(model.decoder(codes, training=False))
+    reconstruction = model.decode(codes, len(windows))
     measured = {
         "code": by_dimension(codes),
         "squared code": by_dimension(np.square(codes, dtype=np.float64)),
@@ -271,10 +298,9 @@ def _measure(
         "responsibilities": tf.reduce_mean(model.prior.responsibilities(draws), axis=0),
         "level": levels.mean(axis=(2, 3)),
         "squared level": np.square(levels, dtype=np.float64).mean(axis=(2, 3)),
-        "squared error": np.square(levels - model.converter.to_decibels(reconstruction)).mean(axis=(1, 2, 3)),
+        "squared error": np.square(rmse_db(windows, reconstruction, model.converter)),
         "silent": levels.max(axis=(1, 2, 3)) <= -model.converter.dynamic_range,
     }
     if reference is not None:
-        errors = levels - model.converter.to_decibels(reference.reconstruct(windows))
-        measured["squared error of PCA"] = np.square(errors).mean(axis=(1, 2, 3))
+        measured["squared error of PCA"] = np.square(rmse_db(windows, reference.reconstruct(windows), model.converter))
     return {name: np.asarray(values) for name, values in measured.items()}

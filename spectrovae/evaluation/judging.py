@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,13 @@ from spectrovae.evaluation.sound_distance import (
     checked_windows,
     evaluate_generation,
     maximum_mean_discrepancy,
+    rmse_db,
 )
-from spectrovae.model.spectrovae import Objective
+from spectrovae.model.spectrovae import SpectroVAE
+
+_BATCH_SIZE = 16
+
+_LEAST_RATIO = 1e-8  # -160 dB: below it, magnitudes are the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,59 +96,8 @@ class Judgement:
         return "\n".join([*lines, "", "As decoded:", str(self.generation), "", "As heard:", str(self.heard_generation)])
 
 
-def comparison_table(judgements: Mapping[str, Judgement]) -> str:
-    """Return a table in Markdown with a row for each system.
-
-    Where nothing else is said, figures are of what is heard; reconstructions are compared as a set with texture, for a
-    system that has it.
-
-    Args:
-        judgements: What `judge` or `judge_windows` returned for each, by name.
-
-    Example:
-        >>> print(comparison_table({}).splitlines()[0][:20])
-        | system | RMSE (dB)
-    """
-    header = [
-        "system",
-        "RMSE (dB): decoded / heard / phases alone",
-        "log-spectral distance (dB)",
-        "convergence (dB)",
-        "distance of reconstructions",
-        "distance of generated: decoded / heard / zero line",
-        "diversity",
-        "to nearest training window, ratio",
-    ]
-    rows = [header, ["---"] * len(header), *([name, *_cells(judgement)] for name, judgement in judgements.items())]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cells(judgement: Judgement) -> list[str]:
-    heard, generation, heard_generation = judgement.heard, judgement.generation, judgement.heard_generation
-    errors = judgement.decoded.rmse_db, heard.rmse_db, judgement.round_trip.rmse_db
-    distances = (
-        generation.maximum_mean_discrepancy,
-        heard_generation.maximum_mean_discrepancy,
-        generation.maximum_mean_discrepancy_zero_line,
-    )
-    return [
-        " / ".join(f"{error:.2f}" for error in errors),
-        f"{heard.log_spectral_distance:.2f}",
-        f"{heard.spectral_convergence:.1f}",
-        f"{(judgement.textured or heard).maximum_mean_discrepancy:.3f}",
-        " / ".join(f"{distance:.3f}" for distance in distances),
-        f"{heard_generation.diversity_ratio:.2f}",
-        f"{heard_generation.copies.ratio:.2f}",
-    ]
-
-
-_BATCH_SIZE = 16
-
-_LEAST_RATIO = 1e-8  # -160 dB: below it, magnitudes are the same
-
-
 def judge(
-    model: Objective, held_out: Any, training: Any, num_windows: int = 128, texture: float = 1.0, seed: int = 0
+    model: SpectroVAE, held_out: Any, training: Any, num_windows: int = 128, texture: float = 1.0, seed: int = 0
 ) -> Judgement:
     """Measure what a model does with held-out recordings, and what it generates.
 
@@ -164,7 +117,8 @@ def judge(
         ValueError: If a set has fewer than 2 windows, or they do not fit the model.
 
     Example:
-        >>> from spectrovae import SpectroVAE
+        >>> import numpy as np
+        >>> from spectrovae import SpectroVAE, judge
         >>> windows = np.random.default_rng(0).random((24, 32, 32, 1), np.float32)
         >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
         >>> judgement = judge(model, held_out=windows[:8], training=windows[8:])
@@ -254,7 +208,7 @@ def judge_recordings(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from spectrovae.synthesis import compose_collection
+        >>> from spectrovae import SpectrogramConverter, compose_collection, judge_recordings
         >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)
         >>> with TemporaryDirectory() as folder:
         ...     _ = compose_collection(folder, num_pieces=2, duration=3.0, sample_rate=8000)
@@ -324,19 +278,17 @@ def restoration_scores(
             "Windows must have the shape of those that they stand for. "
             f"Received: originals.shape={np.shape(originals)}, restored.shape={np.shape(restored)}"
         )
-    squares, convergences, log_spectral = [], [], []
+    by_frame, convergences = [], []
     for pair in zip(checked_windows(originals), checked_windows(restored), strict=True):
-        errors = np.square(np.subtract(*map(converter.to_decibels, pair), dtype=np.float64))  # (num, bins, frames)
-        squares.append(errors.mean(axis=(1, 2)))
-        log_spectral.append(np.sqrt(errors.mean(axis=1)).mean(axis=1))
+        by_frame.append(rmse_db(*pair, converter, axis=1))  # (num_windows, frames)
         target, result = map(converter.to_magnitudes, pair)
         norm = np.linalg.norm(target, axis=(1, 2))
         ratio = np.linalg.norm(result - target, axis=(1, 2))[norm > 0] / norm[norm > 0]
         convergences.append(20 * np.log10(np.maximum(ratio, _LEAST_RATIO)))
-    convergence = np.concatenate(convergences)
+    errors, convergence = np.concatenate(by_frame), np.concatenate(convergences)
     return RestorationScores(
-        rmse_db=float(np.sqrt(np.concatenate(squares).mean())),
-        log_spectral_distance=float(np.concatenate(log_spectral).mean()),
+        rmse_db=float(np.sqrt(np.square(errors).mean())),
+        log_spectral_distance=float(errors.mean()),
         spectral_convergence=float(convergence.mean()) if len(convergence) else float("nan"),
         maximum_mean_discrepancy=maximum_mean_discrepancy,
     )

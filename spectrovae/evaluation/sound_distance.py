@@ -10,9 +10,7 @@ from typing import Any
 
 import librosa
 import numpy as np
-from scipy.spatial.distance import cdist, pdist
-from sklearn.covariance import ledoit_wolf
-from sklearn.metrics import euclidean_distances, pairwise_distances_argmin_min
+from numpy.typing import ArrayLike
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import WindowSample, iterate_batches
@@ -20,6 +18,27 @@ from spectrovae.audio.windows import WindowSample, iterate_batches
 _NUM_MEL_BANDS = 64
 
 _NUM_MEL_GROUPS = 8
+
+_WINDOWS_PER_AXIS = 4
+
+
+def rmse_db(
+    first: ArrayLike, second: ArrayLike, converter: SpectrogramConverter, axis: int | tuple[int, ...] = (-3, -2, -1)
+) -> np.ndarray:
+    """Return the root-mean-square difference of the levels of each two windows in dB, by default `(num_windows,)`.
+
+    Args:
+        first: Values in [0, 1], `(num_windows, bins, frames, 1)`.
+        second: The same.
+        converter: The `SpectrogramConverter` that made the windows.
+        axis: The axes to average over.
+
+    Example:
+        >>> rmse_db(np.full((2, 8, 4, 1), 0.5), np.full((2, 8, 4, 1), 0.75), SpectrogramConverter())
+        array([20., 20.])
+    """
+    difference = np.subtract(converter.to_decibels(first), converter.to_decibels(second), dtype=np.float64)
+    return np.sqrt(np.square(difference).mean(axis=axis))
 
 
 def checked_windows(windows: Any) -> Iterator[np.ndarray]:
@@ -122,10 +141,6 @@ def _level_statistics(levels: np.ndarray) -> np.ndarray:
     return np.concatenate([part.reshape(num_windows, -1) for part in parts], axis=1)
 
 
-# Means and covariances of both samples are needed: this many clips for each feature, at least.
-FRECHET_CLIPS_PER_FEATURE = 2
-
-
 def _check_samples(min_clips: int, **samples: Any) -> list[np.ndarray]:
     """Return the samples as float64 `(clips, features)`: enough clips in each, and the same features."""
     arrays = [np.asarray(sample, np.float64) for sample in samples.values()]
@@ -164,6 +179,8 @@ def maximum_mean_discrepancy(first: Any, second: Any, bandwidths: Iterable[float
         >>> maximum_mean_discrepancy(first, second + 1, [1.0]) > 0.1
         True
     """
+    from scipy.spatial.distance import cdist
+
     first, second = _check_samples(2, first=first, second=second)
     widths = np.asarray(list(bandwidths), np.float64)
     if not len(widths) or not np.all(widths > 0):
@@ -198,49 +215,14 @@ def median_bandwidths(reference: Any, max_clips: int = 2000) -> list[float]:
         >>> median_bandwidths([[0.0], [2.0]])
         [1.0, 2.0, 4.0]
     """
+    from scipy.spatial.distance import pdist
+
     (reference,) = _check_samples(2, reference=reference)
     chosen = np.linspace(0, len(reference) - 1, min(len(reference), max_clips)).astype(int)
     median = float(np.median(pdist(reference[chosen])))
     if not median > 0:
         raise ValueError("Clips of `reference` must differ. Received: mostly identical clips.")
     return [median / 2, median, 2 * median]
-
-
-def frechet_distance(first: Any, second: Any) -> float:
-    """Return the squared Fréchet distance between Gaussians fitted to two samples.
-
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982), as Heusel et al. (2017) use it for
-    images. It is biased upwards where clips are few: each sample must have at least 2 clips for each feature.
-
-    Args:
-        first: `(clips, features)`.
-        second: `(clips, features)`.
-
-    Returns:
-        The distance in squared units of the features, not negative.
-
-    Raises:
-        ValueError: If there are too few clips, or the features differ in number.
-
-    Example:
-        >>> sample = np.random.default_rng(0).normal(size=(100, 2))
-        >>> round(frechet_distance(sample, sample + [3.0, 4.0]), 6)
-        25.0
-    """
-    first, second = _check_samples(2, first=first, second=second)
-    min_clips = FRECHET_CLIPS_PER_FEATURE * first.shape[1]
-    if min(len(first), len(second)) < min_clips:
-        raise ValueError(
-            f"The Fréchet distance in {first.shape[1]} dimensions needs at least {min_clips} clips in both "
-            "samples; the maximum mean discrepancy needs only 2. "
-            f"Received: {len(first)} and {len(second)} clips."
-        )
-    covariances = [np.atleast_2d(np.cov(sample, rowvar=False)) for sample in (first, second)]
-    # The eigenvalues of C1 C2 are real and not negative, but for rounding.
-    eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real
-    shared = np.sqrt(np.maximum(eigenvalues, 0)).sum()
-    shift = np.sum((first.mean(axis=0) - second.mean(axis=0)) ** 2)
-    return float(max(0.0, shift + np.trace(covariances[0] + covariances[1]) - 2 * shared))
 
 
 @dataclass(frozen=True)
@@ -283,6 +265,8 @@ def copy_check(generated: Any, training: Any, held_out: Any, percentile: float =
         >>> copy_check(training[:10] + 1e-4, training, held_out).share_nearer
         1.0
     """
+    from sklearn.metrics import pairwise_distances_argmin_min
+
     if not 0 <= percentile <= 100:
         raise ValueError(f"`percentile` must be in [0, 100]. Received: percentile={percentile}")
     generated, training, held_out = _check_samples(1, generated=generated, training=training, held_out=held_out)
@@ -306,9 +290,6 @@ def ratio_or_nan(value: float, reference: float) -> float:
     return value / reference if reference > 0 else math.nan
 
 
-_WINDOWS_PER_AXIS = 4
-
-
 class SoundDistance:
     """Distance between sets of sounds, on log-mel statistics whitened on a training set.
 
@@ -317,9 +298,8 @@ class SoundDistance:
     to unit variance. Axes beyond `explained_variance` are cut, and those beyond a quarter of the number of
     training windows: on more, the training set would look unlike any other, as the axes are made for it.
 
-    This is *not* the published Fréchet audio distance (FAD): no pretrained network is in it, and its numbers
-    compare only with numbers of the same training set. Always read them beside their zero line, the distance
-    of the training set to held-out recordings.
+    No pretrained network is in it, and its numbers compare only with numbers of the same training set. Always read
+    them beside their zero line, the distance of the training set to held-out recordings.
 
     Args:
         training: The training windows, `(num_windows, bins, frames, 1)` in [0, 1], or batches of them.
@@ -343,6 +323,8 @@ class SoundDistance:
     """
 
     def __init__(self, training: Any, converter: SpectrogramConverter, explained_variance: float = 0.9) -> None:
+        from sklearn.covariance import ledoit_wolf
+
         if not 0 < explained_variance <= 1:
             raise ValueError(
                 f"`explained_variance` must be in (0, 1]. Received: explained_variance={explained_variance}"
@@ -381,59 +363,52 @@ class SoundDistance:
         """Return the squared maximum mean discrepancy between two sets of windows (at least 2 in each)."""
         return maximum_mean_discrepancy(self.embed(first), self.embed(second), self.bandwidths)
 
-    def frechet_distance(self, first: Any, second: Any) -> float:
-        """Return the squared Fréchet distance between two sets of `2 * num_dimensions` windows or more."""
-        return frechet_distance(self.embed(first), self.embed(second))
 
-
-def pairwise_distance(windows: Any, converter: SpectrogramConverter | None = None, max_windows: int = 256) -> float:
-    """Return the mean over all pairs of windows of their root-mean-square difference.
+def pairwise_distance(windows: Any, converter: SpectrogramConverter, max_windows: int = 256) -> float:
+    """Return the mean over all pairs of windows of their root-mean-square difference in dB.
 
     Args:
         windows: At least 2, `(num_windows, bins, frames, 1)`, or batches of them.
-        converter: With it the distance is in dB, without it in the windows' own units, [0, 1].
-        max_windows: Of more windows a random sample is taken, the same each time: it bounds memory and time.
+        converter: The `SpectrogramConverter` that made the windows.
+        max_windows: Of more windows a random sample is taken, the same each time, to bound memory and time.
 
     Raises:
         ValueError: If there are fewer than 2 windows.
 
     Example:
-        >>> pairwise_distance(np.stack([np.zeros((4, 4, 1)), np.full((4, 4, 1), 0.5)]))
-        0.5
+        >>> windows = np.stack([np.zeros((4, 4, 1)), np.full((4, 4, 1), 0.5)])
+        >>> pairwise_distance(windows, SpectrogramConverter(n_fft=8, hop_length=2))
+        40.0
     """
+    from sklearn.metrics import euclidean_distances
+
     sample = WindowSample(max_windows, seed=0)
     for _ in sample.collect(checked_windows(windows)):
         pass
     if sample.num_seen < 2:
         raise ValueError(f"A pairwise distance needs at least 2 windows. Received: {sample.num_seen}")
-    values = np.stack(sample.windows)
-    values = values if converter is None else converter.to_decibels(values)
-    flat = values.reshape(len(values), -1)
-    distances = euclidean_distances(flat - flat.mean(axis=0))
-    return float(distances[np.triu_indices(len(flat), k=1)].mean() / math.sqrt(flat.shape[1]))
-
-
-def diversity_ratio(generated: Any, real: Any) -> float:
-    """Return the `pairwise_distance` of generated windows over that of real ones: 1 is as varied as music.
-
-    Smooth windows lie nearer to each other than real ones even if their contents vary: a healthy model is
-    somewhat below 1, a collapsed one near 0.
-
-    Example:
-        >>> windows = np.random.default_rng(0).random((6, 8, 8, 1))
-        >>> round(diversity_ratio(0.5 * windows, windows), 6)
-        0.5
-    """
-    return ratio_or_nan(pairwise_distance(generated), pairwise_distance(real))
+    levels = converter.to_decibels(np.stack(sample.windows)).reshape(len(sample.windows), -1)
+    distances = euclidean_distances(levels - levels.mean(axis=0))
+    return float(distances[np.triu_indices(len(levels), k=1)].mean() / math.sqrt(levels.shape[1]))
 
 
 @dataclass(frozen=True)
 class GenerationReport:
     """Scores of generated windows, as `evaluate_generation` returns them; `print` shows them as a table.
 
-    Distances are between features whitened on the training set (see `SoundDistance`), squared; a `zero_line`
-    is the same number for the training set against held-out recordings. The Fréchet distances are None where
-    windows are too few.
+    Distances are between features that are whitened on the training set (see `SoundDistance`).
+
+    Attributes:
+        num_generated: Generated windows.
+        num_held_out: Windows of held-out recordings.
+        num_training: Windows of the training set.
+        num_dimensions: Number of whitened features.
+        maximum_mean_discrepancy: Squared distance of generated from held-out windows.
+        maximum_mean_discrepancy_zero_line: The same for the training set against held-out windows.
+        copies: How near generated windows are to the training set.
+        generated_pairwise_db: Mean root-mean-square difference between two generated windows, in dB. Smooth windows
+            differ less than real ones even if their contents vary.
+        held_out_pairwise_db: The same for held-out windows.
     """
 
     num_generated: int
@@ -442,8 +417,6 @@ class GenerationReport:
     num_dimensions: int
     maximum_mean_discrepancy: float
     maximum_mean_discrepancy_zero_line: float
-    frechet_distance: float | None
-    frechet_distance_zero_line: float | None
     copies: CopyCheck
     generated_pairwise_db: float
     held_out_pairwise_db: float
@@ -455,15 +428,13 @@ class GenerationReport:
 
     @property
     def diversity_ratio(self) -> float:
-        """Mean pairwise distance (dB) of generated windows over that of held-out windows."""
+        """Mean pairwise distance of generated windows over that of held-out ones; near 0 for a collapsed model."""
         return ratio_or_nan(self.generated_pairwise_db, self.held_out_pairwise_db)
 
     def __str__(self) -> str:
-        discrepancies = self.maximum_mean_discrepancy, self.maximum_mean_discrepancy_zero_line
-        copies, frechet = self.copies, (self.frechet_distance, self.frechet_distance_zero_line)
-        rows: dict[str, tuple[float | None, float | None]] = {
-            "maximum mean discrepancy": discrepancies,
-            "Fréchet distance": frechet,
+        copies = self.copies
+        rows = {
+            "maximum mean discrepancy": (self.maximum_mean_discrepancy, self.maximum_mean_discrepancy_zero_line),
             "distance to nearest training clip": (copies.generated_median, copies.held_out_median),
             "share suspiciously near": (copies.share_nearer, copies.percentile / 100),
             "mean pairwise distance (dB)": (self.generated_pairwise_db, self.held_out_pairwise_db),
@@ -474,11 +445,7 @@ class GenerationReport:
             f"{'':34}{'generated':>11}{'real':>11}{'ratio':>9}",
         ]
         for name, (generated, real) in rows.items():
-            if generated is None or real is None:
-                min_windows = FRECHET_CLIPS_PER_FEATURE * self.num_dimensions
-                lines.append(f"{name:34}    needs {min_windows} windows of each kind")
-            else:
-                lines.append(f"{name:34}{generated:>11.4g}{real:>11.4g}{ratio_or_nan(generated, real):>9.2f}")
+            lines.append(f"{name:34}{generated:>11.4g}{real:>11.4g}{ratio_or_nan(generated, real):>9.2f}")
         return "\n".join(lines)
 
 
@@ -507,7 +474,6 @@ def evaluate_generation(
     distance = training if isinstance(training, SoundDistance) else SoundDistance(training, converter)
     known, bandwidths = distance.training, distance.bandwidths
     fake, real = distance.embed(generated), distance.embed(held_out)
-    enough = min(len(known), len(fake), len(real)) >= FRECHET_CLIPS_PER_FEATURE * distance.num_dimensions
     return GenerationReport(
         num_generated=len(fake),
         num_held_out=len(real),
@@ -515,8 +481,6 @@ def evaluate_generation(
         num_dimensions=distance.num_dimensions,
         maximum_mean_discrepancy=maximum_mean_discrepancy(fake, real, bandwidths),
         maximum_mean_discrepancy_zero_line=maximum_mean_discrepancy(known, real, bandwidths),
-        frechet_distance=frechet_distance(fake, real) if enough else None,
-        frechet_distance_zero_line=frechet_distance(known, real) if enough else None,
         copies=copy_check(fake, known, real),
         generated_pairwise_db=pairwise_distance(generated, converter),
         held_out_pairwise_db=pairwise_distance(held_out, converter),

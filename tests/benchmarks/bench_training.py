@@ -5,7 +5,7 @@
 Of the files, sorted by name, every fifth from the third on is held out; the score is taken on the first 128 of their
 consecutive windows. Each system is a process of its own, one after the other, all reading one cache. `--output` gets
 `results.json`, our models, and `rmse.png`, the held-out error over time; the table is printed. With `--judge`, another
-table tells how each sounds (`spectrovae.judging`).
+table tells how each sounds (`spectrovae.judge`).
 
 RMSE: root mean square error of the clipped reconstruction from the mean code, in dB. Distance: squared maximum mean
 discrepancy between 128 generated and the held-out windows; its zero line is that of the training windows.
@@ -26,7 +26,7 @@ from contenders import CONTENDERS, Ours
 
 from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.audio.files import find_audio_files
-from spectrovae.evaluation.judging import comparison_table, judge_windows
+from spectrovae.evaluation.judging import Judgement, judge_windows
 from spectrovae.evaluation.sound_distance import evaluate_generation
 
 NUM_TEST_WINDOWS = 128
@@ -71,7 +71,7 @@ def measure_system(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.judge:
         textured = system.model.reconstruct(test, texture=1.0, seed=0) if isinstance(system, Ours) else None
         judgement = judge_windows(test, system.reconstruct(test), generated, training, converter, textured)
-        result["judgement"] = comparison_table({arguments.system: judgement}).splitlines()[-1]
+        result["judgement"] = judgement_row(judgement)
     return result
 
 
@@ -103,10 +103,37 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
         )
 
 
+def judgement_row(judgement: Judgement) -> dict[str, str]:
+    """Return what `print_judgements` prints of a system.
+
+    Where nothing else is said, figures are of what is heard; reconstructions are compared as a set with texture, for a
+    system that has it.
+    """
+    heard, generation, heard_generation = judgement.heard, judgement.generation, judgement.heard_generation
+    errors = judgement.decoded.rmse_db, heard.rmse_db, judgement.round_trip.rmse_db
+    distances = (
+        generation.maximum_mean_discrepancy,
+        heard_generation.maximum_mean_discrepancy,
+        generation.maximum_mean_discrepancy_zero_line,
+    )
+    return {
+        "RMSE (dB): decoded / heard / phases alone": " / ".join(f"{error:.2f}" for error in errors),
+        "log-spectral distance (dB)": f"{heard.log_spectral_distance:.2f}",
+        "convergence (dB)": f"{heard.spectral_convergence:.1f}",
+        "distance of reconstructions": f"{(judgement.textured or heard).maximum_mean_discrepancy:.3f}",
+        "distance of generated: decoded / heard / zero line": " / ".join(f"{distance:.3f}" for distance in distances),
+        "diversity": f"{heard_generation.diversity_ratio:.2f}",
+        "to nearest training window, ratio": f"{heard_generation.copies.ratio:.2f}",
+    }
+
+
 def print_judgements(results: dict[str, dict[str, Any]]) -> None:
     """Print one row for each system that was judged."""
-    print("\n" + comparison_table({}))
-    print("\n".join(result["judgement"] for result in results.values()))
+    for index, (name, result) in enumerate(results.items()):
+        row = result["judgement"]
+        if not index:
+            print(f"\n| system | {' | '.join(row)} |\n|{'---|' * (1 + len(row))}")
+        print(f"| {name} | {' | '.join(row.values())} |")
 
 
 def main() -> None:
