@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import matplotlib
 import numpy as np
 import tensorflow as tf
 
@@ -16,14 +15,14 @@ from spectrovae.audio.recordings import WindowPosition
 from spectrovae.audio.windows import limited_batches
 from spectrovae.checks import check_positive_int
 from spectrovae.evaluation.collection import consecutive_windows, encode_collection
-from spectrovae.report.page import to_audio, write_page
+from spectrovae.report.page import reconstruction_clips, to_audio, write_page
 from spectrovae.storage import PathLike
 
 _MAX_WINDOWS = 256
 
 
 class ListeningPages(keras.callbacks.Callback):
-    """Writes a page to listen on every few epochs: `epoch_0005.html`, `epoch_0010.html`, ...
+    """Write a page to listen on every few epochs: `epoch_0005.html`, `epoch_0010.html`, ...
 
     The same codes are decoded each time, so that the pages show how a sound changes while the model trains.
 
@@ -31,7 +30,7 @@ class ListeningPages(keras.callbacks.Callback):
         folder: Where the pages go; made if need be.
         every: Epochs from one page to the next.
         num_samples: Sounds to generate.
-        originals: Recordings whose reconstruction is shown beside them, as in `write_page`.
+        originals: Recordings whose reconstruction is shown beside them: files, for their first window, or positions.
         training: The training dataset that `audio_dataset` returned, or files and folders: each sound is compared with
             them. They are read once more, and encoded anew for each page.
         seed: Integer that decides the codes and the phases.
@@ -42,6 +41,9 @@ class ListeningPages(keras.callbacks.Callback):
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from spectrovae import ListeningPages, SpectroVAE
         >>> folder = tempfile.mkdtemp()
         >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
         >>> model.compile()
@@ -86,14 +88,15 @@ class ListeningPages(keras.callbacks.Callback):
             self._history.setdefault(name, []).append(float(value))
         if (epoch + 1) % self.every:
             return
-        codes = self.model.prior.sample(self.num_samples, seed=self.seed).numpy()
+        model = self.model
+        codes = model.prior.sample(self.num_samples, seed=self.seed).numpy()
         write_page(
             self.folder / f"epoch_{epoch + 1:04d}.html",
-            self.model,
-            self.model.generate(self.num_samples, seed=self.seed),
+            model,
+            model.decode(codes, texture=1.0, seed=self.seed),
             codes=codes,
-            collection=None if self._recordings is None else encode_collection(self.model, self._recordings),
-            originals=self.originals,
+            collection=None if self._recordings is None else encode_collection(model, self._recordings),
+            reconstructions=reconstruction_clips(model, self.originals, self.seed),
             history=self._history,
             text=f"After epoch {epoch + 1}.",
             seed=self.seed,
@@ -101,7 +104,7 @@ class ListeningPages(keras.callbacks.Callback):
 
 
 class TensorBoardSounds(keras.callbacks.Callback):
-    """Logs what a model sounds like for TensorBoard, every few epochs.
+    """Log what a model sounds like for TensorBoard, every few epochs.
 
     It stands beside `keras.callbacks.TensorBoard`, which logs losses and metrics; both may write to the same folder.
     Logged are `generated/sound` and `generated/spectrogram` (low frequencies at the bottom) and, with windows,
@@ -123,6 +126,8 @@ class TensorBoardSounds(keras.callbacks.Callback):
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
+        >>> from spectrovae import SpectroVAE
         >>> windows = np.zeros((4, 32, 32, 1))
         >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
         >>> model.compile()
@@ -194,4 +199,6 @@ class TensorBoardSounds(keras.callbacks.Callback):
 
 def _pictures(windows: np.ndarray) -> np.ndarray:
     """Return windows as pictures, uint8 `(num_windows, bins, frames, 3)`, low frequencies at the bottom."""
-    return matplotlib.colormaps["magma"](windows[:, ::-1, :, 0], bytes=True)[..., :3]
+    from matplotlib import colormaps
+
+    return colormaps["magma"](windows[:, ::-1, :, 0], bytes=True)[..., :3]

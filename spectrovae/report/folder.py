@@ -13,13 +13,13 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from spectrovae.audio.dataset import dataset_report
-from spectrovae.audio.io import read_audio, write_audio
-from spectrovae.audio.recordings import printable, read_window
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import RecordingsReport, printable
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.evaluation.collection import consecutive_windows, encode_collection
-from spectrovae.evaluation.diagnosis import Diagnosis
+from spectrovae.evaluation.diagnosis import Diagnosis, diagnose
 from spectrovae.model.spectrovae import SpectroVAE
-from spectrovae.report.page import PAGE, to_audio, write_page
+from spectrovae.report.page import PAGE, Clip, reconstruction_clips, to_audio, write_page
 from spectrovae.report.plotting import plot_history, plot_spectrograms
 from spectrovae.storage import PathLike
 
@@ -70,36 +70,26 @@ def write_windows(
 
 
 def write_reconstruction(
-    model: SpectroVAE, waveform: np.ndarray, folder: PathLike, seed: int | None = None
+    original: Clip, reconstruction: Clip, converter: SpectrogramConverter, folder: PathLike
 ) -> list[Path]:
-    """Write a sound beside what the model makes of it.
+    """Write a recording and its reconstruction as sounds, and both as one picture.
 
     Args:
-        model: A trained model.
-        waveform: `(converter.window_length,)`, as `read_window` returns it.
+        original: One of the pairs that `reconstruction_clips` returns.
+        reconstruction: The other half of the pair.
+        converter: The `SpectrogramConverter` that made the windows.
         folder: Made if need be.
-        seed: Seed of the phases that the reconstruction starts from.
 
     Returns:
-        The paths of `original.wav`, `reconstruction.wav` and `reconstruction.png`, which shows both.
-
-    Example:
-        >>> import tempfile
-        >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8)
-        >>> waveform = 0.1 * np.sin(np.arange(model.converter.window_length))
-        >>> [path.name for path in write_reconstruction(model, waveform, tempfile.mkdtemp())]
-        ['original.wav', 'reconstruction.wav', 'reconstruction.png']
+        The paths of `original.wav`, `reconstruction.wav` and `reconstruction.png`.
     """
-    folder, converter = Path(folder), model.converter
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    original = converter.to_spectrogram(waveform)
-    reconstruction = model.reconstruct(original[None])[0]
-    difference = converter.to_decibels(original) - converter.to_decibels(reconstruction)
     paths = [folder / name for name in ("original.wav", "reconstruction.wav", "reconstruction.png")]
-    write_audio(paths[0], waveform / max(1.0, np.abs(waveform).max()), converter.sample_rate)
-    write_audio(paths[1], to_audio(converter, reconstruction, seed), converter.sample_rate)
-    titles = ["Original", f"Reconstruction ({np.sqrt(np.mean(difference**2)):.1f} dB RMSE)"]
-    plot_spectrograms([original, reconstruction], converter, titles).savefig(paths[2])
+    for path, clip in zip(paths, (original, reconstruction), strict=False):
+        write_audio(path, clip.waveform / max(1.0, np.abs(clip.waveform).max()), converter.sample_rate)
+    titles = ["Original", f"Reconstruction ({reconstruction.details[0]})"]
+    plot_spectrograms([original.window, reconstruction.window], converter, titles).savefig(paths[2])
     return paths
 
 
@@ -134,33 +124,41 @@ def write_results(
     folder, converter = Path(folder), model.converter
     # Python's generator, since keras.utils.set_random_seed seeds it.
     seed = random.randrange(2**31) if seed is None else seed
-    generated = model.generate(num_samples, seed=seed)
-    sounds = write_windows(generated, converter, folder, seed=seed)
+    codes = model.prior.sample(num_samples, seed=seed).numpy()
+    generated = model.decode(codes, texture=1.0, seed=seed)
+    waveforms = to_audio(converter, generated, seed)
+    write_windows(generated, converter, folder, waveforms=waveforms)
     plot_spectrograms(generated, converter).savefig(folder / "generated.png")
+    plot_history(history).savefig(folder / "loss_curves.png")
     reports = [dataset_report(dataset) for dataset in (training, held_out) if dataset is not None]
     positions = reports[-1].windows
-    shown = positions[len(positions) // 2]
-    write_reconstruction(model, read_window(shown.path, converter, shown.start), folder, seed)
-    plot_history(history).savefig(folder / "loss_curves.png")
     enough = held_out is not None and len(positions) > 1
-    diagnosis = model.diagnose(held_out if enough else training, training)
-    recordings = dataclasses.replace(reports[0], used=tuple(used for report in reports for used in report.used))
-    place = f"The reconstruction shown is of {printable(shown.path)} from {shown.start:.1f} s on."
-    lines = [str(diagnosis), place, "", str(recordings)]
-    for title, report in zip(("Trained on", "Held out"), reports, strict=False):
-        lines += ["", f"{title}:", *(f"  {printable(recording.path)}" for recording in report.used)]
-    (folder / "summary.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    diagnosis = diagnose(model, held_out if enough else training, training)
+    pairs = reconstruction_clips(model, positions[:: max(1, -(-len(positions) // _NUM_ORIGINALS))], seed)
+    shown = pairs[len(pairs) // 2]
+    write_reconstruction(*shown, converter, folder)
+    summary = _summary(diagnosis, f"The reconstruction shown is of {shown[0].details[0]}.", reports)
+    (folder / "summary.txt").write_text(summary, encoding="utf-8")
     write_page(
         folder / PAGE,
         model,
         generated,
-        [read_audio(sound, converter.sample_rate) for sound in sounds],
-        model.prior.sample(num_samples, seed=seed).numpy(),  # those that `generate` has drawn
+        list(waveforms),
+        codes,
         collection=encode_collection(model, consecutive_windows(training, converter, cache=cache)),
-        originals=positions[:: max(1, -(-len(positions) // _NUM_ORIGINALS))],
+        reconstructions=pairs,
         history=history,
         diagnosis=diagnosis,
         text=f"Sounds of seed {seed}, pictures and figures of the model in this folder.",
         seed=seed,
     )
     return diagnosis
+
+
+def _summary(diagnosis: Diagnosis, place: str, reports: Sequence[RecordingsReport]) -> str:
+    """Return the figures, and what became of each recording; the reports are of training and of held-out files."""
+    recordings = dataclasses.replace(reports[0], used=tuple(used for report in reports for used in report.used))
+    lines = [str(diagnosis), place, "", str(recordings)]
+    for title, report in zip(("Trained on", "Held out"), reports, strict=False):
+        lines += ["", f"{title}:", *(f"  {printable(recording.path)}" for recording in report.used)]
+    return "\n".join(lines) + "\n"

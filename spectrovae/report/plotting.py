@@ -1,26 +1,24 @@
-"""Pictures: spectrograms, the course of training, and the latent space.
+"""Pictures of spectrograms and of the course of training.
 
-Each function returns a `matplotlib.figure.Figure` that belongs to no global state: it needs no closing, and
-works without a display and in threads. Save it with `figure.savefig("picture.png")`.
+Each function returns a `matplotlib.figure.Figure` that belongs to no global state: it needs no closing, and works
+without a display and in threads. Save it with `figure.savefig("picture.png")`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
-import librosa.display
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
-from sklearn.decomposition import PCA
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
+
+if TYPE_CHECKING:  # matplotlib is imported when something is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _TITLES = {
     "loss": ("Loss", "nats per window"),
@@ -33,17 +31,6 @@ _TITLES = {
 }
 
 
-def _panels(num_panels: int, num_columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a figure with a grid of panels, each `width` x `height` inches; the last row may be shorter."""
-    num_columns = min(num_columns, num_panels)
-    num_rows = math.ceil(num_panels / num_columns)
-    figure = Figure(figsize=(width * num_columns + 0.8, height * num_rows), dpi=120, layout="constrained")
-    grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
-    for axes in grid[num_panels:]:
-        axes.remove()
-    return figure, list(grid[:num_panels])
-
-
 def plot_spectrograms(
     spectrograms: ArrayLike,
     converter: SpectrogramConverter,
@@ -53,28 +40,33 @@ def plot_spectrograms(
 ) -> Figure:
     """Draw one or many spectrograms: time in s, frequency in Hz, level in dB.
 
-    All panels share one colour scale, from the converter's floor to 0 dB, so that loudness can be compared
-    between panels and between figures.
+    All panels share one colour scale, from the converter's floor to 0 dB, so that loudness can be compared between
+    panels and between figures.
 
     Args:
-        spectrograms: values in [0, 1], `(bins, frames, 1)` or `(num_windows, bins, frames, 1)`.
-        converter: the `SpectrogramConverter` that made them.
-        titles: one for each spectrogram.
-        num_columns: panels side by side, at most.
-        frequency_scale: "log" gives each octave the same height, as the ear does (linear below 65 Hz);
-            "linear" gives each bin the same height and shows the evenly spaced harmonics.
+        spectrograms: Values in [0, 1], `(bins, frames, 1)` or `(num_windows, bins, frames, 1)`.
+        converter: The `SpectrogramConverter` that made them.
+        titles: One for each spectrogram.
+        num_columns: Panels side by side, at most.
+        frequency_scale: `"log"` gives each octave the same height, as the ear does (linear below 65 Hz); `"linear"`
+            gives each bin the same height and shows the evenly spaced harmonics.
 
     Returns:
         The figure: its axes are the panels, then the colour bar.
 
     Raises:
-        ValueError: if the spectrograms do not fit the converter or the titles.
+        ValueError: If the spectrograms do not fit the converter or the titles.
 
     Example:
+        >>> import numpy as np
+        >>> from spectrovae import SpectrogramConverter, plot_spectrograms
         >>> figure = plot_spectrograms(np.zeros((2, 512, 64, 1)), SpectrogramConverter(), ["one", "two"])
         >>> [axes.get_title() for axes in figure.axes[:2]]
         ['one', 'two']
     """
+    import librosa.display
+    from matplotlib.ticker import MaxNLocator
+
     windows = np.asarray(spectrograms)
     windows = windows[None] if windows.ndim == 3 else windows
     if windows.ndim != 4 or 0 in windows.shape or windows.shape[1::2] != (converter.num_bins, 1):
@@ -115,20 +107,23 @@ def plot_history(history: keras.callbacks.History | Mapping[str, Sequence[float]
     """Draw the course of training: one panel for each metric, with its validation twin.
 
     Args:
-        history: what `fit` returns, or its `history` dictionary: for each metric, a value per epoch. Those of
+        history: What `fit` returns, or its `history` dictionary: for each metric, a value per epoch. Those of
             `SpectroVAE` come first, with their units; others follow under their own name.
 
     Returns:
         The figure; its axes are the panels.
 
     Raises:
-        ValueError: if no epoch was recorded.
+        ValueError: If no epoch was recorded.
 
     Example:
+        >>> from spectrovae import plot_history
         >>> figure = plot_history({"loss": [3.0, 2.0], "val_loss": [3.1, 2.4], "rmse_db": [8.0, 6.5]})
         >>> [(axes.get_title(), axes.get_ylabel()) for axes in figure.axes]
         [('Loss', 'nats per window'), ('Reconstruction error', 'dB')]
     """
+    from matplotlib.ticker import MaxNLocator
+
     curves: Mapping[str, Sequence[float]] = getattr(history, "history", history)
     if not isinstance(curves, Mapping) or not any(len(np.atleast_1d(curve)) for curve in curves.values()):
         raise ValueError(
@@ -158,92 +153,14 @@ def plot_history(history: keras.callbacks.History | Mapping[str, Sequence[float]
     return figure
 
 
-def plot_latent(
-    codes: ArrayLike, labels: ArrayLike | None = None, num_components: int | None = None, title: str = ""
-) -> Figure:
-    """Draw a map of the latent space: the two directions in which the codes vary most.
+def _panels(num_panels: int, num_columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure with a grid of panels, each `width` x `height` inches; the last row may be shorter."""
+    from matplotlib.figure import Figure
 
-    Args:
-        codes: `(num_windows, latent_dim)`, as `SpectroVAE.encode` returns them; further axes are flattened.
-        labels: the mixture component of each code, `(num_windows,)` integers, such as
-            `model.prior.responsibilities(codes)` through `argmax(axis=-1)`. They give the colours and a
-            legend with each component's share.
-        num_components: lists components without any code, too, with 0 %.
-        title: written above the map.
-
-    Returns:
-        The figure; its axes are labelled with the share of the variance that they show.
-
-    Raises:
-        ValueError: if there are fewer than 2 codes, or the labels do not fit them.
-
-    Example:
-        >>> codes = np.random.default_rng(0).normal(size=(50, 8))
-        >>> figure = plot_latent(codes, labels=np.arange(50) % 2)
-        >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-        ['0 (50 %)', '1 (50 %)']
-    """
-    codes = np.asarray(codes, np.float64)
-    if codes.ndim < 2 or len(codes) < 2 or not codes.size or not np.all(np.isfinite(codes)):
-        raise ValueError(
-            "`codes` must have the shape (num_windows, latent_dim) with at least 2 windows, all finite. "
-            f"Received: codes.shape={codes.shape}"
-        )
-    counts = None if labels is None else _count_components(labels, len(codes), num_components)
-    num_legend_columns = math.ceil(len(counts or ()) / 20)
-    figure, (axes,) = _panels(1, num_columns=1, width=5.0 + 1.3 * num_legend_columns, height=5.0)
-    points, shares = _principal_plane(codes.reshape(len(codes), -1))
-    style: dict[str, Any] = {"s": np.clip(12000 / len(points), 10, 40), "alpha": 0.75, "linewidths": 0}
-    if counts is None:
-        axes.scatter(*points.T, **style)
-    else:
-        palette = _palette(max(counts) + 1)
-        for component, count in counts.items():
-            label = f"{component} ({100 * count / len(codes):.0f} %)"
-            chosen = points[np.asarray(labels) == component]
-            axes.scatter(*chosen.T, color=palette[component], label=label, **style)
-        axes.legend(
-            title="Component (share)",
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            borderaxespad=0,
-            ncols=num_legend_columns,
-            markerscale=1.5,
-            frameon=False,
-        )
-    axes.set(title=title, xlabel=f"First principal component ({100 * shares[0]:.0f} % of the variance)")
-    axes.set(ylabel=f"Second principal component ({100 * shares[1]:.0f} % of the variance)")
-    axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
-    return figure
-
-
-def _principal_plane(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Project on two principal components: points `(num_windows, 2)` and their shares of the variance."""
-    points, shares = np.zeros((len(codes), 2)), np.zeros(2)
-    if np.ptp(codes, axis=0).any():  # else all codes are one point, and no direction is principal
-        pca = PCA(n_components=min(2, *codes.shape), random_state=0)
-        points[:, : pca.n_components] = pca.fit_transform(codes)
-        shares[: pca.n_components] = pca.explained_variance_ratio_
-    return points, shares
-
-
-def _count_components(labels: ArrayLike, num_codes: int, num_components: int | None) -> dict[int, int]:
-    """Return the number of codes of each component; with `num_components`, of those without any, too."""
-    values = np.asarray(labels)
-    if values.shape != (num_codes,) or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise ValueError(
-            f"`labels` must be {num_codes} integers from 0 on, one for each code. "
-            f"Received: labels of shape {values.shape} and type {values.dtype}"
-        )
-    if num_components is not None and values.max() >= num_components:
-        raise ValueError(f"`labels` must be below num_components={num_components}. Received: a label of {values.max()}")
-    counts = np.bincount(values, minlength=num_components or 0)
-    return {component: int(count) for component, count in enumerate(counts) if count or num_components}
-
-
-def _palette(num_colors: int) -> np.ndarray:
-    """Return colours (red, green, blue, alpha): distinct ones up to ten, beyond that those of a rainbow."""
-    if num_colors <= 10:
-        return matplotlib.colormaps["tab10"](np.arange(num_colors))
-    return matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, num_colors))
+    num_columns = min(num_columns, num_panels)
+    num_rows = math.ceil(num_panels / num_columns)
+    figure = Figure(figsize=(width * num_columns + 0.8, height * num_rows), dpi=120, layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axes in grid[num_panels:]:
+        axes.remove()
+    return figure, list(grid[:num_panels])
