@@ -67,6 +67,11 @@ def stateless_seed(seed: int | None, generator: keras.random.SeedGenerator) -> t
     return tf.constant([seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF], tf.int32)
 
 
+def numpy_generator(seed: int | None, generator: keras.random.SeedGenerator) -> np.random.Generator:
+    """Return NumPy's generator for a seed, or for the next draw of `generator`, as in `stateless_seed`."""
+    return np.random.default_rng(stateless_seed(seed, generator).numpy())
+
+
 POSTERIORS = ("diagonal", "full")
 
 # Keeps the covariance invertible where the encoder asks for no spread at all.

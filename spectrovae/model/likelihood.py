@@ -155,74 +155,15 @@ class BernoulliLikelihood(Likelihood):
         return -tf.nn.sigmoid_cross_entropy_with_logits(grey_values, logits)
 
 
-@keras.saving.register_keras_serializable(package="spectrovae")
-class ContinuousBernoulliLikelihood(Likelihood):
-    """Continuous Bernoulli pixels: a true density on [0, 1].
-
-    Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational autoencoders"
-    (NeurIPS 2019). Its mean is not the sigmoid of its logits. A pixel at exactly 0 pulls its logit towards minus
-    infinity, where the density grows without bound, so logits are bounded smoothly.
-
-    Args:
-        max_logit: Bound of the logits' size; at 100 the mean lies in [0.01, 0.99].
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
-
-    Raises:
-        ValueError: If `max_logit` is not positive.
-
-    Example:
-        >>> likelihood = ContinuousBernoulliLikelihood()
-        >>> float(likelihood.mean(tf.zeros(())))
-        0.5
-    """
-
-    def __init__(self, max_logit: float = 100.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not max_logit > 0:
-            raise ValueError(f"`max_logit` must be above 0. Received: max_logit={max_logit!r}")
-        self.max_logit = max_logit
-
-    def logits(self, parameters: tf.Tensor) -> tf.Tensor:
-        """Return the decoder's numbers bounded to `(-max_logit, max_logit)`."""
-        return self.max_logit * tf.tanh(tf.cast(parameters, tf.float32) / self.max_logit)
-
-    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
-        """Return the mean of p(x|z), shape `(batch, bins, frames, 1)`."""
-        logits = self.logits(parameters)
-        is_small, safe = _keep_from_zero(logits)
-        return tf.where(is_small, 0.5 + logits / 12, -1 / tf.math.expm1(-safe) - 1 / safe)
-
-    def pixel_log_prob(self, parameters: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
-        """Return log p(x|z) of each pixel, shape `(batch, bins, frames, 1)`, in nats."""
-        logits = self.logits(parameters)
-        is_small, safe = _keep_from_zero(logits)
-        # log p = x * l - log((exp(l) - 1) / l), written with |l| so that nothing overflows.
-        size = tf.abs(safe)
-        log_normalizer = tf.nn.relu(safe) + tf.math.log(-tf.math.expm1(-size) / size)
-        log_normalizer = tf.where(is_small, logits / 2 + tf.square(logits) / 24, log_normalizer)
-        return tf.cast(windows, tf.float32) * logits - log_normalizer
-
-    def get_config(self) -> dict:
-        """Return the arguments of the layer."""
-        return super().get_config() | {"max_logit": self.max_logit}
-
-
 def _scale_gradient(values: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     # The same values; their gradient is multiplied.
     return values + tf.stop_gradient(factor - 1) * (values - tf.stop_gradient(values))
-
-
-def _keep_from_zero(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    # Both closed forms are 0/0 at 0; the second tensor is safe for them.
-    is_small = tf.abs(logits) < 0.02
-    return is_small, tf.where(is_small, 1.0, logits)
 
 
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "gaussian": GaussianLikelihood,
     "heteroscedastic_gaussian": functools.partial(GaussianLikelihood, per_pixel=True),
     "bernoulli": BernoulliLikelihood,
-    "continuous_bernoulli": ContinuousBernoulliLikelihood,
 }
 
 
@@ -231,7 +172,7 @@ def get_likelihood(likelihood: str | Likelihood) -> Likelihood:
 
     Args:
         likelihood: `"gaussian"` (one learned scale), `"heteroscedastic_gaussian"` (a scale for each pixel),
-            `"bernoulli"`, `"continuous_bernoulli"`, or a `Likelihood`.
+            `"bernoulli"`, or a `Likelihood`.
 
     Raises:
         ValueError: If there is no likelihood of that name.

@@ -258,21 +258,16 @@ class LinearOptimum:
         """`lambda_i - s2`, not below 0: what the code explains, shape `(latent_dim,)`."""
         return np.maximum(self.variances - self.noise_variance, 0.0)
 
-    def encoder_weights(self, is_dense: bool = False) -> list[np.ndarray]:
-        """Return the weights of a layer from averaged windows to mean codes: a `SeparableDense`, or a dense one."""
+    def encoder_weights(self) -> list[np.ndarray]:
+        """Return the weights of the `SeparableDense` from averaged windows to mean codes."""
         gains = np.sqrt(self.pool_size * self.signal_variances) / np.maximum(self.variances, self.noise_variance)
         spectra = self.spectra.T * gains
         bias = -self.courses.sum(axis=1) * (self.mean @ spectra)
-        if is_dense:
-            return [np.einsum("kt,fk->tfk", self.courses, spectra).reshape(-1, len(bias)), bias]
         return [self.courses.T, spectra, bias]
 
-    def decoder_weights(self, is_dense: bool = False) -> list[np.ndarray]:
-        """Return the weights of a layer back to averaged windows: a `SeparableDenseTranspose`, or a dense one."""
+    def decoder_weights(self) -> list[np.ndarray]:
+        """Return the weights of the `SeparableDenseTranspose` back to averaged windows."""
         spectra = self.spectra * np.sqrt(self.signal_variances / self.pool_size)[:, None]
-        if is_dense:
-            kernel = np.einsum("kt,kf->ktf", self.courses, spectra).reshape(len(spectra), -1)
-            return [kernel, np.tile(self.mean, self.courses.shape[1])]
         return [self.courses.T, spectra, self.mean]
 
     @property

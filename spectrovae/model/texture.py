@@ -165,3 +165,9 @@ class Texture(keras.layers.Layer):
         """Return a field of unit variance, (bins, num_frames)."""
         drive = rng.standard_exponential((self.num_bins, num_frames), np.float32) - 1
         return scipy.fft.irfft2(scipy.fft.rfft2(drive) * response, (self.num_bins, num_frames))
+
+
+def check_texture(texture: float) -> None:
+    """Raise a ValueError unless this is an amount of texture."""
+    if not texture >= 0:
+        raise ValueError(f"`texture` must be 0 or more. Received: texture={texture!r}")
