@@ -13,7 +13,9 @@ import pytest
 import soundfile
 
 import spectrovae.audio.recordings
-from spectrovae.audio.recordings import LeftOutFile, Recording, Recordings, RecordingsReport
+from spectrovae.audio.dataset import audio_dataset
+from spectrovae.audio.io import write_audio
+from spectrovae.audio.recordings import LeftOutFile, Recording, Recordings, RecordingsReport, read_window
 from spectrovae.audio.spectrogram import SpectrogramConverter
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=64)  # windows of 0.512 s
@@ -265,3 +267,35 @@ def test_summary():
     }
     for (used, left_out), summary in cases.items():
         assert str(RecordingsReport(used, left_out, window_duration=0.5)) == summary
+
+
+def test_read_window_is_the_window_of_the_dataset(tmp_path, small_converter):
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 4 * small_converter.window_length)
+    write_audio(tmp_path / "noise.wav", samples, small_converter.sample_rate)
+    dataset = audio_dataset(
+        tmp_path / "noise.wav", small_converter, random_offset=False, shuffle=False, cache="memory", verbose=0
+    )
+    second = next(iter(dataset))[1]
+    waveform = read_window(tmp_path / "noise.wav", small_converter, start=small_converter.window_duration)
+    # Frames at the edges see other samples, since a window is a cut from the whole recording.
+    difference = small_converter.to_spectrogram(waveform)[:, 2:-2] - second[:, 2:-2]
+    assert np.abs(difference).max() < 2e-3
+
+
+def test_read_window_in_a_long_recording_of_another_rate(tmp_path, small_converter):
+    times = np.arange(16000 * 20) / 16000
+    write_audio(tmp_path / "rising.wav", 0.5 * np.sin(2 * np.pi * (100 * times + 20 * times**2)), 16000)
+    waveform = read_window(tmp_path / "rising.wav", small_converter, start=15.0)
+    assert waveform.shape == (small_converter.window_length,) and waveform.dtype == np.float32
+    now = 15 + np.arange(len(waveform)) / small_converter.sample_rate
+    np.testing.assert_allclose(waveform, 0.5 * np.sin(2 * np.pi * (100 * now + 20 * now**2)), atol=2e-3)
+
+
+def test_read_window_repeats_short_recordings_and_refuses_starts_beyond_the_end(tmp_path, small_converter):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 100)
+    write_audio(tmp_path / "short.wav", samples, small_converter.sample_rate)
+    waveform = read_window(tmp_path / "short.wav", small_converter)
+    np.testing.assert_allclose(waveform, np.resize(samples, small_converter.window_length), atol=1e-4)
+    for start in (0.0125, 9.0, -1.0):
+        with pytest.raises(ValueError, match=f"start={start}"):
+            read_window(tmp_path / "short.wav", small_converter, start=start)

@@ -1,3 +1,6 @@
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,7 +9,14 @@ from spectrovae import audio_dataset
 from spectrovae.audio.dataset import dataset_report
 from spectrovae.audio.io import write_audio
 from spectrovae.audio.recordings import WindowPosition, read_window
-from spectrovae.evaluation.collection import EncodedCollection, consecutive_windows, encode_collection, find_similar
+from spectrovae.evaluation.collection import (
+    EncodedCollection,
+    consecutive_windows,
+    encode_collection,
+    find_similar,
+    find_styles,
+    typical_windows,
+)
 
 
 @pytest.fixture
@@ -112,3 +122,66 @@ def test_errors_say_what_came(model, recordings):
         encode_collection(model, tf.data.Dataset.range(3))
     with pytest.raises(ValueError, match=r"start=9"):
         read_window(recordings / "1.wav", model.converter, start=9)
+
+
+@pytest.fixture
+def three_styles(make_model, windows):
+    model = make_model(num_components=3)
+    three_styles.adapt(windows, verbose=0)
+    return model
+
+
+@pytest.fixture
+def collection(three_styles, windows):
+    """Three files of 5, 20 and 23 windows."""
+    files = np.repeat([Path("b.wav"), Path("a.wav"), Path("odd\udcff\n.wav")], [5, 20, 23])
+    positions = tuple(WindowPosition(path, float(start)) for start, path in enumerate(files))
+    return EncodedCollection(three_styles.encode(windows), positions, np.ones(4))
+
+
+def test_shares_are_mean_responsibilities_by_file(three_styles, collection):
+    styles = find_styles(three_styles, collection)
+    responsibilities = np.asarray(three_styles.prior.responsibilities(collection.codes))
+    assert [path.name for path in styles.paths] == ["b.wav", "a.wav", "odd\udcff\n.wav"]
+    assert styles.num_windows.tolist() == [5, 20, 23]
+    expected = [part.mean(axis=0) for part in (responsibilities[:5], responsibilities[5:25], responsibilities[25:])]
+    np.testing.assert_allclose(styles.shares, expected, rtol=1e-5)
+    np.testing.assert_allclose(styles.total_shares, responsibilities.mean(axis=0), rtol=1e-5)
+    assert styles.names == ("component 0", "component 1", "component 2")
+
+
+def test_typical_windows_are_the_densest_of_their_own(three_styles, collection):
+    styles = find_styles(three_styles, collection)
+    owners = np.argmax(three_styles.prior.responsibilities(collection.codes), axis=1)
+    means, scales = three_styles.prior.means.numpy(), three_styles.prior.scales.numpy()
+    for component, position in enumerate(styles.typical):
+        own = np.flatnonzero(owners == component)
+        distances = np.square((collection.codes[own] - means[component]) / scales[component]).sum(axis=1)
+        assert position == collection.positions[own[distances.argmin()]]
+    for component, window in enumerate(typical_windows(three_styles)):
+        expected = three_styles.generate(1, component, temperature=0, texture=0)[0]
+        np.testing.assert_allclose(window, expected, atol=1e-5)
+
+
+def test_component_without_a_window_has_no_typical_one(three_styles, collection):
+    means = three_styles.prior.means.numpy()
+    means[1] += 1000
+    three_styles.prior.means.assign(means)
+    styles = find_styles(three_styles, collection)
+    assert styles.typical[1] is None and styles.total_shares[1] == pytest.approx(0)
+
+
+def test_table_for_people_and_for_programs(three_styles, collection, tmp_path):
+    three_styles.component_names = ["slow strings", "drums, loud", "c"]
+    styles = find_styles(three_styles, collection)
+    head, *lines = str(styles).splitlines()
+    assert head == "windows  slow strings  drums, loud        c  file" and len(lines) == 4
+    assert lines[-1].endswith("  all") and lines[2].endswith(r"  odd\udcff\n.wav")
+    for line, share in zip(lines, styles.shares, strict=False):
+        assert line.split()[1] == f"{100 * share[0]:.0f}"
+    styles.write_csv(tmp_path / "styles.csv")
+    with (tmp_path / "styles.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["b.wav", "a.wav", "odd\\udcff\n.wav"]
+    shares = [[float(row[name]) for name in three_styles.component_names] for row in rows]
+    np.testing.assert_allclose(shares, styles.shares, atol=1e-4)

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import numpy as np
@@ -8,12 +7,11 @@ import tensorflow as tf
 from spectrovae import SpectrogramConverter
 from spectrovae.audio.io import write_audio
 from spectrovae.evaluation.judging import (
-    resynthesize,
-    comparison_table,
     judge,
     judge_recordings,
     judge_windows,
     restoration_scores,
+    resynthesize,
 )
 from spectrovae.evaluation.sound_distance import SoundDistance
 from spectrovae.synthesis import compose_collection
@@ -95,14 +93,6 @@ def test_judge_measures_a_model(make_model, windows):
     assert plain.textured is None and plain.heard == judgement.heard
     with pytest.raises(ValueError, match="at least 2"):
         judge(model, windows[:1], windows[12:])
-
-
-def test_systems_side_by_side(tones):
-    judgement = judge_windows(tones[:8], tones[:8], tones[4:12], tones[8:], CONVERTER)
-    decoded = dataclasses.replace(judgement.decoded, rmse_db=12.345)
-    lines = comparison_table({"one": judgement, "two": dataclasses.replace(judgement, decoded=decoded)}).splitlines()
-    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
-    assert lines[2].startswith("| one | 0.00 / ") and lines[3].startswith("| two | 12.35 / ")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import soundfile
 
 from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.audio.io import write_audio
-from spectrovae.audio.recordings import read_window
+from spectrovae.audio.recordings import WindowPosition
 from spectrovae.report.folder import write_reconstruction, write_results, write_windows
+from spectrovae.report.page import reconstruction_clips
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -33,36 +34,6 @@ def recordings(tmp_path, small_converter):
         write_audio(folder / f"{number}.wav", 0.1 * samples / np.abs(samples).max(), small_converter.sample_rate)
     (folder / "broken.wav").write_text("not a sound")
     return folder
-
-
-def test_read_window_is_the_window_of_the_dataset(recordings, small_converter):
-    dataset = audio_dataset(
-        recordings / "1.wav", small_converter, random_offset=False, shuffle=False, cache="memory", verbose=0
-    )
-    second = next(iter(dataset))[1]
-    waveform = read_window(recordings / "1.wav", small_converter, start=small_converter.window_duration)
-    # Frames at the edges see other samples, since a window is a cut from the whole recording.
-    difference = small_converter.to_spectrogram(waveform)[:, 2:-2] - second[:, 2:-2]
-    assert np.abs(difference).max() < 2e-3
-
-
-def test_read_window_in_a_long_recording_of_another_rate(tmp_path, small_converter):
-    times = np.arange(16000 * 20) / 16000
-    write_audio(tmp_path / "rising.wav", 0.5 * np.sin(2 * np.pi * (100 * times + 20 * times**2)), 16000)
-    waveform = read_window(tmp_path / "rising.wav", small_converter, start=15.0)
-    assert waveform.shape == (small_converter.window_length,) and waveform.dtype == np.float32
-    now = 15 + np.arange(len(waveform)) / small_converter.sample_rate
-    np.testing.assert_allclose(waveform, 0.5 * np.sin(2 * np.pi * (100 * now + 20 * now**2)), atol=2e-3)
-
-
-def test_read_window_repeats_short_recordings_and_refuses_starts_beyond_the_end(tmp_path, small_converter):
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 100)
-    write_audio(tmp_path / "short.wav", samples, small_converter.sample_rate)
-    waveform = read_window(tmp_path / "short.wav", small_converter)
-    np.testing.assert_allclose(waveform, np.resize(samples, small_converter.window_length), atol=1e-4)
-    for start in (0.0125, 9.0, -1.0):
-        with pytest.raises(ValueError, match=f"start={start}"):
-            read_window(tmp_path / "short.wav", small_converter, start=start)
 
 
 def test_write_windows(tmp_path, windows, small_converter):
@@ -95,11 +66,12 @@ def test_sounds_that_are_scaled_down_are_told_of(tmp_path, caplog):
     assert "scaled down 1 of 1" in caplog.text
 
 
-def test_write_reconstruction(tmp_path, make_model, windows):
+def test_write_reconstruction(tmp_path, make_model, recordings, windows):
     model = make_model()
     model.adapt(windows, verbose=0)
-    waveform = model.converter.to_audio(windows[0], seed=0)
-    original, reconstruction, picture = write_reconstruction(model, waveform, tmp_path / "new", seed=0)
+    [pair] = reconstruction_clips(model, [WindowPosition(recordings / "1.wav", 0.064)], seed=0)
+    original, reconstruction, picture = write_reconstruction(*pair, model.converter, tmp_path / "new")
+    waveform = soundfile.read(recordings / "1.wav")[0][512:1024]
     np.testing.assert_allclose(assert_is_sound(original, model.converter), waveform, atol=1e-4)
     expected = model.converter.to_audio(model.reconstruct(model.converter.to_spectrogram(waveform)[None])[0], seed=0)
     np.testing.assert_allclose(assert_is_sound(reconstruction, model.converter), expected, atol=1e-4)
@@ -128,3 +100,22 @@ def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings,
     assert "3 of 4 files used: 12 windows" in text and "broken.wav: unreadable" in text
     assert all(str(recordings / f"{number}.wav") in text for number in range(3))
     assert ("Held out:" in text) == bool(validation_split)
+
+
+def test_what_is_written_is_drawn_and_decoded_once(tmp_path, make_model, recordings, monkeypatch):
+    model = make_model()
+    training = audio_dataset(recordings, model.converter, 4, cache="memory", verbose=0)
+    expected, waveforms = model.generate(3, seed=5), []
+    to_audio = SpectrogramConverter.to_audio
+
+    def count(converter, spectrograms, seed=None):
+        waveforms.append(to_audio(converter, spectrograms, seed))
+        return waveforms[-1]
+
+    monkeypatch.setattr(SpectrogramConverter, "to_audio", count)
+    write_results(model, training, None, {"loss": [1.0]}, tmp_path / "out", num_samples=3, seed=5)
+    assert len(waveforms) == 1 + 3  # all generated windows, and three reconstructions
+    np.testing.assert_array_equal(waveforms[0], to_audio(model.converter, expected, seed=5))
+    for number, waveform in enumerate(waveforms[0], 1):
+        samples, _ = soundfile.read(tmp_path / "out" / f"generated_{number}.wav")
+        np.testing.assert_allclose(samples, waveform, atol=1e-4)

@@ -11,7 +11,8 @@ from browser import needs_chromium, open_page
 from spectrovae.audio.io import write_audio
 from spectrovae.audio.recordings import WindowPosition
 from spectrovae.evaluation.collection import encode_collection
-from spectrovae.report.page import Clip, Section, make_page, write_page
+from spectrovae.evaluation.diagnosis import diagnose
+from spectrovae.report.page import Clip, Section, make_page, reconstruction_clips, write_page
 
 VOID = {"meta", "img", "br"}
 
@@ -53,12 +54,14 @@ def model(make_model, windows):
 def write(model, recordings, windows, tmp_path):
     """A function that writes a page with everything on it."""
 
+    place = WindowPosition(recordings / "<img src=x> & 'more'.wav", 0.064)
+
     def write_whole_page(**kwargs):
         arguments = {
             "collection": encode_collection(model, recordings),
-            "originals": [WindowPosition(recordings / "<img src=x> & 'more'.wav", 0.064)],
+            "reconstructions": reconstruction_clips(model, [place], seed=0),
             "history": {"loss": [3.0, 2.0], "val_loss": [4.0, 3.0], "rmse_db": [9.0, 8.0]},
-            "diagnosis": model.diagnose(windows),
+            "diagnosis": diagnose(model, windows),
             "seed": 0,
         }
         return write_page(tmp_path / "new" / "index.html", model, model.generate(2, seed=0), **arguments | kwargs)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
-from spectrovae.report.plotting import plot_history, plot_latent, plot_spectrograms
+from spectrovae.report.plotting import plot_history, plot_spectrograms
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=256, hop_length=64, num_frames=50, dynamic_range=60.0)
 RNG = np.random.default_rng(0)
@@ -115,68 +115,8 @@ def test_history_bad_input(history):
         plot_history(history)
 
 
-def test_latent_shows_the_principal_plane(tmp_path):
-    # Two independent latent dimensions with variances 9 and 3, hidden by a rotation; a third with 0.
-    codes = np.zeros((400, 3))
-    codes[:, :2] = np.linalg.qr(RNG.normal(size=(400, 3)))[0][:, 1:] * [3, np.sqrt(3)]
-    codes -= codes.mean(axis=0)
-    rotation = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
-    figure = draw(plot_latent(codes @ rotation, title="codes"), tmp_path)
-    (axes,) = figure.axes
-    shown = np.asarray(axes.collections[0].get_offsets())
-    variances = np.linalg.eigvalsh(np.cov(codes, rowvar=False))[::-1]
-    np.testing.assert_allclose(shown.var(axis=0, ddof=1), variances[:2])
-    for rank, label in enumerate([axes.get_xlabel(), axes.get_ylabel()]):
-        assert f"({100 * variances[rank] / variances.sum():.0f} % of the variance)" in label
-    assert axes.get_title() == "codes" and axes.get_legend() is None
-
-
-@pytest.mark.parametrize("num_labels", [3, 60])
-def test_latent_legend_gives_shares(tmp_path, num_labels):
-    labels = np.arange(240) % num_labels
-    figure = draw(plot_latent(RNG.normal(size=(240, 6)), labels, num_components=num_labels + 1), tmp_path)
-    (axes,) = figure.axes
-    texts = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert texts[0] == f"0 ({100 / num_labels:.0f} %)" and texts[-1] == f"{num_labels} (0 %)"
-    sizes = [len(points.get_offsets()) for points in axes.collections]
-    assert sizes == [240 // num_labels] * num_labels + [0]
-    colors = {tuple(points.get_facecolor()[0]) for points in axes.collections[:-1]}
-    assert len(colors) == num_labels
-    figure.canvas.draw()
-    area = axes.get_window_extent().width / figure.bbox.width
-    assert area > 0.35  # the legend leaves room for the map
-
-
-@pytest.mark.parametrize("shape", [(2, 1), (30, 1), (10, 4, 3)])
-def test_latent_odd_shapes(tmp_path, shape):
-    draw(plot_latent(RNG.normal(size=shape)), tmp_path)
-
-
-def test_latent_collapsed(tmp_path):
-    figure = draw(plot_latent(np.ones((20, 4)), np.zeros(20, int)), tmp_path)
-    assert "(0 % of the variance)" in figure.axes[0].get_xlabel()
-
-
-@pytest.mark.parametrize(
-    ("codes", "options", "message"),
-    [
-        (np.zeros(5), {}, "shape"),
-        (np.zeros((1, 4)), {}, "at least 2"),
-        (np.full((5, 2), np.nan), {}, "finite"),
-        (np.zeros((5, 2)), {"labels": np.zeros(4, int)}, "labels"),
-        (np.zeros((5, 2)), {"labels": np.zeros(5)}, "integers"),
-        (np.zeros((5, 2)), {"labels": np.full(5, -1)}, "labels"),
-        (np.zeros((5, 2)), {"labels": np.full(5, 3), "num_components": 3}, "num_components"),
-    ],
-)
-def test_latent_bad_input(codes, options, message):
-    with pytest.raises(ValueError, match=message):
-        plot_latent(codes, **options)
-
-
 def test_settings_of_the_user_are_kept():
     before = dict(matplotlib.rcParams)
     plot_spectrograms(WINDOWS[:1], CONVERTER)
     plot_history(HISTORY)
-    plot_latent(RNG.normal(size=(5, 2)))
     assert dict(matplotlib.rcParams) == before
