@@ -19,8 +19,8 @@ import pytest
 from spectrovae.synthesis import compose_collection
 from spectrovae.training.distributed import split_evenly
 
-WORKER = Path(__file__).with_name("worker.py")
-EXAMPLE = Path(__file__).parents[1] / "examples" / "train_distributed.py"
+WORKER = Path(__file__).parents[1] / "worker.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_distributed.py"
 TIMEOUT = 400.0
 """Seconds for a group of processes, several times what it takes on a quiet machine."""
 
