@@ -35,7 +35,7 @@ def build_classic_encoder(
         >>> build_classic_encoder((64, 64, 1), 8, "full", depth=6, latent_steps=1, seed=0).output_shape
         (None, 44)
     """
-    _check_classic(input_shape, depth, latent_steps)
+    check_classic_grid(input_shape, depth, latent_steps)
     inputs = keras.Input(input_shape, name="windows", dtype="float32")
     seeds = itertools.count(seed)
     hidden = _convolution_block(inputs, 32, 4, seeds, strides=2)
@@ -70,7 +70,7 @@ def build_classic_decoder(
         >>> build_classic_decoder((64, 64, 1), 8, 1, depth=3, width=1, latent_steps=1, seed=0).output_shape
         (None, 64, 64, 1)
     """
-    _check_classic(input_shape, depth, latent_steps)
+    check_classic_grid(input_shape, depth, latent_steps)
     bins, frames, _ = input_shape
     seeds = itertools.count(seed)
     codes = keras.Input((latent_dim,), name="codes", dtype="float32")
@@ -86,7 +86,7 @@ def build_classic_decoder(
     return keras.Model(codes, window, name="decoder")
 
 
-def _check_classic(input_shape: tuple[int, ...], depth: int, latent_steps: int) -> None:
+def check_classic_grid(input_shape: tuple[int, ...], depth: int, latent_steps: int) -> None:
     check_window_shape(input_shape)
     check_halvings(check_positive_int("decoder_depth", depth), frames=input_shape[1], bins=input_shape[0])
     if latent_steps > 1:

@@ -224,7 +224,7 @@ def build_encoder(
         >>> build_encoder((64, 64, 1), 8, "diagonal", depth=3, latent_steps=1, seed=0).output_shape
         (None, 16)
     """
-    _check_grid(input_shape, depth, latent_steps)
+    check_grid(input_shape, depth, latent_steps)
     bins, frames, _ = input_shape
     steps_per_code = frames // 2**depth // latent_steps
     outer_shape = () if latent_steps == 1 else (latent_steps,)
@@ -285,7 +285,7 @@ def build_decoder(
         >>> build_decoder((64, 64, 1), 8, 2, depth=3, width=32, latent_steps=1, seed=0).output_shape
         (None, 64, 64, 2)
     """
-    _check_grid(input_shape, depth, latent_steps)
+    check_grid(input_shape, depth, latent_steps)
     bins, frames, _ = input_shape
     refines_codes = latent_steps > 1
     codes = keras.Input((None, latent_dim) if refines_codes else (latent_dim,), name="codes", dtype="float32")
@@ -312,7 +312,7 @@ def build_decoder(
     return keras.Model(codes, window, name="decoder")
 
 
-def _check_grid(input_shape: tuple[int, ...], depth: int, latent_steps: int) -> None:
+def check_grid(input_shape: tuple[int, ...], depth: int, latent_steps: int) -> None:
     """Raise a ValueError unless networks of this depth and number of codes fit such windows."""
     check_window_shape(input_shape)
     check_halvings(check_positive_int("decoder_depth", depth), frames=input_shape[1])
