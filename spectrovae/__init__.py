@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,3 +91,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+if "keras" in sys.modules:
+    # With this Keras finds the classes of saved models.
+    importlib.import_module("spectrovae.model.spectrovae")

@@ -115,3 +115,18 @@ def check_names(name: str, value: Sequence[str], count: int) -> tuple[str, ...]:
     if not is_list or not len(set(value)) == len(value) == count:
         raise ValueError(f"`{name}` must be None or {count} names that differ. Received: {name}={value!r}")
     return tuple(value)
+
+
+def index_of_name(name: str, value: int | str | None, names: Sequence[str] | None) -> int | None:
+    """Return the index of one of some names, or raise a ValueError; an index or None is returned as it is.
+
+    Example:
+        >>> index_of_name("component", "drums", ("strings", "drums"))
+        1
+    """
+    if not isinstance(value, str):
+        return value
+    known = list(names or ())
+    if value not in known:
+        raise ValueError(f"`{name}` must be an index or one of the names {known}. Received: {name}={value!r}")
+    return known.index(value)

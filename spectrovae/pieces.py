@@ -1,9 +1,9 @@
 """Music of any length from a trained model: new pieces, continuations, and one recording turned into another.
 
-With one code for a window, windows overlap by a quarter or more and fade into one another (`join_windows`). With several
-codes, a sequence of them is decoded as one long window. Texture and phases are made once for the whole piece, so there
-is no seam. Memory grows with the spectrogram (0.2 MB for each second with the default converter, in several copies);
-that of networks and phases does not.
+With one code for a window, windows overlap by a quarter or more and fade into one another (`join_windows`). With
+several codes, a sequence of them is decoded as one long window. Texture and phases are made once for the whole piece,
+so there is no seam. Memory grows with the spectrogram (0.2 MB for each second with the default converter, in several
+copies); that of networks and phases does not.
 """
 
 from __future__ import annotations

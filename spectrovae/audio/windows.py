@@ -1,5 +1,6 @@
 """Batches of windows from arrays and datasets, and random samples of them."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from spectrovae.checks import check_positive_int
+from spectrovae.checks import check_positive_int, check_window_values
 
 
 def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
@@ -83,8 +84,8 @@ def _slices(array: Any, batch_size: int) -> Iterator[np.ndarray]:
 class WindowSample:
     """A random sample of windows that pass by in batches.
 
-    Every window has the same chance to be in it (reservoir sampling: Vitter, "Random sampling with a reservoir", ACM TOMS
-    1985).
+    Every window has the same chance to be in it (reservoir sampling: Vitter, "Random sampling with a reservoir", ACM
+    TOMS 1985).
 
     Args:
         size: Number of windows to keep.
@@ -118,3 +119,32 @@ class WindowSample:
                 elif (place := self._generator.integers(self.num_seen)) < self.size:
                     self.windows[place] = np.array(window)
             yield batch
+
+
+def check_windows(windows: Any, input_shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless this is a batch of windows of that shape.
+
+    Example:
+        >>> check_windows(np.zeros((5, 32, 32, 1)), (32, 32, 1))
+    """
+    if len(windows.shape) != 4 or tuple(windows.shape[1:]) != input_shape:
+        raise ValueError(
+            f"The model takes windows of shape (num_windows, {', '.join(map(str, input_shape))}). "
+            f"Received: shape {tuple(windows.shape)}. A single window needs a first axis of 1."
+        )
+
+
+def check_dataset(inputs: Any, input_shape: tuple[int, ...]) -> None:
+    """Raise a ValueError, before anything is trained, if windows cannot be trained on.
+
+    Of a dataset the first batch is looked at, and of an iterator nothing.
+
+    Example:
+        >>> check_dataset(np.zeros((5, 32, 32, 1)), (32, 32, 1))
+    """
+    if hasattr(inputs, "__next__") or isinstance(inputs, tf.distribute.DistributedDataset):
+        return  # what is taken from an iterator is gone, and a distributed batch is in several places
+    batches = iterate_batches(inputs, batch_size=256)
+    for batch in batches if hasattr(inputs, "shape") else itertools.islice(batches, 1):
+        check_windows(batch, input_shape)
+        check_window_values(batch)

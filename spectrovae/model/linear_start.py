@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from spectrovae.audio.windows import limited_batches
+from spectrovae.audio.windows import check_windows, limited_batches
 from spectrovae.model.distributions import raw_posterior_scales
 from spectrovae.model.pca import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
 from spectrovae.training.callbacks import reset_slots
@@ -159,7 +159,7 @@ def _limited(
     progress = keras.utils.Progbar(max_windows, verbose=verbose, unit_name="window")
     num_windows = 0
     for batch in limited_batches(x, num_passes, max_windows, batch_size):
-        model.check_windows(batch)
+        check_windows(batch, model.input_shape)
         num_windows += len(batch)
         progress.update(num_windows)
         yield batch

@@ -1,7 +1,5 @@
 """The variational autoencoder, on one page."""
 
-import itertools
-import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +10,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
-from spectrovae.audio.windows import iterate_batches, training_part
-from spectrovae.checks import check_names, check_positive_int, check_seed, check_window_values
+from spectrovae.audio.windows import check_dataset, check_windows, iterate_batches, training_part
+from spectrovae.checks import check_names, check_positive_int, check_seed, index_of_name
 from spectrovae.model import linear_start
 from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, build_classic_encoder
 from spectrovae.model.distributions import numpy_generator, posterior_distribution, stateless_seed
@@ -22,32 +20,25 @@ from spectrovae.model.networks import build_decoder, build_encoder, decode_in_pa
 from spectrovae.model.prior import GaussianMixturePrior
 from spectrovae.model.sequence_prior import SequencePrior
 from spectrovae.model.texture import Texture, check_texture
+from spectrovae.training import distributed
 from spectrovae.training.callbacks import with_own_callbacks
-from spectrovae.training.distributed import (
-    DistributedModel,
-    draw_by_replica,
-    global_mean,
-    pad_empty_batch,
-    sync_nonfinite_gradients,
-)
-from spectrovae.training.metrics import ComponentPerplexity, NumLiveComponents, RootMean
+from spectrovae.training.metrics import bound_trackers, squared_error_db, update_trackers
 from spectrovae.training.optimizer import default_optimizer
 
 FORMAT_VERSION = 1
 """Version of the saved models that this library writes, and the newest that it reads."""
 
-ARCHITECTURES = {
+_BUILDERS = {
     "temporal": (build_encoder, build_decoder),
     "classic": (build_classic_encoder, build_classic_decoder),
 }
-"""The functions that build encoder and decoder."""
 
 _NESTED = ("likelihood", "converter")  # arguments that are objects
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
-class SpectroVAE(DistributedModel):
+class SpectroVAE(distributed.DistributedModel):
     """A variational autoencoder over spectrogram windows with a Gaussian-mixture prior.
 
     Kingma and Welling, "Auto-encoding variational Bayes" (ICLR 2014), with the trainable mixture prior of
@@ -116,10 +107,8 @@ class SpectroVAE(DistributedModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"`architecture` must be one of {tuple(ARCHITECTURES)}. Received: architecture={architecture!r}"
-            )
+        if architecture not in _BUILDERS:
+            raise ValueError(f"`architecture` must be one of {(*_BUILDERS,)}. Received: architecture={architecture!r}")
         self.input_shape = tuple(input_shape)
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
         self.latent_steps = check_positive_int("latent_steps", latent_steps)
@@ -137,7 +126,7 @@ class SpectroVAE(DistributedModel):
         # Python's generator, since keras.utils.set_random_seed seeds it.
         network_seed = random.randrange(2**30) if seed is None else seed
         grid = {"depth": decoder_depth, "latent_steps": latent_steps}
-        encoder, decoder = ARCHITECTURES[architecture]
+        encoder, decoder = _BUILDERS[architecture]
         self.likelihood = get_likelihood(likelihood)
         self.encoder = encoder(self.input_shape, latent_dim, posterior, seed=network_seed, **grid)
         num_channels = self.likelihood.num_channels
@@ -151,19 +140,15 @@ class SpectroVAE(DistributedModel):
         prior = GaussianMixturePrior if latent_steps == 1 else SequencePrior
         self.prior = prior(num_components, learn_weights, seed=seed, name="prior")
         self.prior.build((None, *self.code_shape))
-        made_by = self.converter
-        self.texture = Texture(made_by.n_fft, made_by.hop_length, made_by.num_frames, made_by.scale, name="texture")
+        sizes = (self.converter.n_fft, self.converter.hop_length, self.converter.num_frames)
+        self.texture = Texture(*sizes, self.converter.scale, name="texture")
         self.seed_generator = keras.random.SeedGenerator(seed)
-        draw_by_replica([self, *self.encoder.layers, *self.decoder.layers])
+        distributed.draw_by_replica([self, *self.encoder.layers, *self.decoder.layers])
         self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
         self.num_adapted_windows = self.add_weight(
             shape=(), initializer="zeros", trainable=False, dtype="int32", name="num_adapted_windows"
         )
-        means = ("loss", "reconstruction_loss", "kl_loss", "prior_cross_entropy")
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in means}
-        self._rmse_tracker = RootMean(name="rmse_db")
-        self.live_tracker = NumLiveComponents(num_components, name="num_live_components")
-        self._perplexity_tracker = ComponentPerplexity(num_components, name="component_perplexity")
+        self.trackers = bound_trackers(num_components)
         # Every weight exists by now: without this Keras would save and reload the model as an unbuilt one.
         self.built = True
 
@@ -186,7 +171,7 @@ class SpectroVAE(DistributedModel):
 
     def posterior_of(self, windows: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """Return q(z|x) for one batch of windows as a TensorFlow Probability distribution."""
-        self.check_windows(windows)
+        check_windows(windows, self.input_shape)
         parameters = self.encoder(windows, training=training)
         posterior = posterior_distribution(parameters, self.posterior, self.latent_dim)
         return tfd.Independent(posterior, len(self.code_shape) - 1)
@@ -219,49 +204,33 @@ class SpectroVAE(DistributedModel):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Take one gradient step on a batch `x`, `(x, y)` or `(x, y, sample_weight)`; targets are not used."""
-        windows, sample_weight, num_windows = pad_empty_batch(*_without_targets(data))
+        windows, sample_weight, num_windows = distributed.pad_empty_batch(*_without_targets(data))
         with tf.GradientTape() as tape:
             terms = self.compute_terms(windows, training=True)
             losses = terms["reconstruction_loss"] + self.kl_weight * terms["kl_loss"]
-            loss = global_mean(losses, sample_weight, num_windows)
+            loss = distributed.global_mean(losses, sample_weight, num_windows)
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            gradients = sync_nonfinite_gradients(gradients)
+            gradients = distributed.sync_nonfinite_gradients(gradients)
         self.optimizer.apply(gradients, self.trainable_variables)
         return self._update_metrics(windows, terms, losses, sample_weight, num_windows)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Measure a batch as `train_step` does, with a KL weight of 1."""
-        windows, sample_weight, num_windows = pad_empty_batch(*_without_targets(data))
+        windows, sample_weight, num_windows = distributed.pad_empty_batch(*_without_targets(data))
         terms = self.compute_terms(windows, training=False)
         losses = terms["reconstruction_loss"] + terms["kl_loss"]
         return self._update_metrics(windows, terms, losses, sample_weight, num_windows)
 
     def _update_metrics(
-        self,
-        windows: tf.Tensor,
-        terms: dict[str, tf.Tensor],
-        losses: tf.Tensor,
-        sample_weight: tf.Tensor | None,
-        num_windows: tf.Tensor,
+        self, windows: tf.Tensor, terms: dict, losses: tf.Tensor, sample_weight: tf.Tensor | None, num: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        for name, values in (terms | {"loss": losses}).items():
-            if name in self._trackers:
-                self._trackers[name].update_state(values, sample_weight)
-        self.live_tracker.update_state(terms["responsibilities"], sample_weight)
-        self._perplexity_tracker.update_state(terms["responsibilities"], sample_weight)
-        errors = self._decibels(windows) - self._decibels(terms["reconstruction"])
-        self._rmse_tracker.update_state(tf.reduce_mean(tf.square(errors), axis=(1, 2, 3)), sample_weight)
-        given, reconstruction = windows[:num_windows], terms["reconstruction"][:num_windows]
-        weights = None if sample_weight is None else sample_weight[:num_windows]
-        return self.compute_metrics(given, given, reconstruction, weights)
-
-    def _decibels(self, windows: tf.Tensor) -> tf.Tensor:
-        if self.converter.scale == "decibel":
-            return windows * self.converter.dynamic_range
-        floor = 10 ** (-self.converter.dynamic_range / 20)
-        return 20 / math.log(10) * tf.math.log(tf.maximum(windows, floor))
+        reconstruction = terms["reconstruction"]
+        error = squared_error_db(windows, reconstruction, self.converter.scale, self.converter.dynamic_range)
+        update_trackers(self.trackers, terms | {"loss": losses, "squared_error_db": error}, sample_weight)
+        weights = None if sample_weight is None else sample_weight[:num]
+        return self.compute_metrics(windows[:num], windows[:num], reconstruction[:num], weights)
 
     def compile(self, optimizer: Any = None, loss: None = None, jit_compile: bool = False, **kwargs: Any) -> None:
         """Configure training, as `keras.Model.compile` does.
@@ -296,7 +265,7 @@ class SpectroVAE(DistributedModel):
             **kwargs: Further arguments of `keras.Model.fit`.
         """
         is_array = hasattr(x, "shape")
-        self._check_data(x)
+        check_dataset(x, self.input_shape)
         if is_array and x.dtype not in _FLOATS:  # Keras would hand integers on as they are
             x = np.asarray(x, np.float32)
         if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
@@ -307,15 +276,6 @@ class SpectroVAE(DistributedModel):
             use_ema = getattr(self.optimizer, "use_ema", False)
             kwargs["callbacks"] = with_own_callbacks(kwargs.get("callbacks"), use_ema)
         return super().fit(x, *args, shuffle=is_array if shuffle is None else shuffle, **kwargs)
-
-    def _check_data(self, x: Any) -> None:
-        """Raise a ValueError, before anything is trained, if windows cannot be trained on."""
-        if hasattr(x, "__next__") or isinstance(x, tf.distribute.DistributedDataset):
-            return  # what is taken from an iterator is gone, and a distributed batch is in several places
-        batches = iterate_batches(x, batch_size=256)
-        for batch in batches if hasattr(x, "shape") else itertools.islice(batches, 1):
-            self.check_windows(batch)
-            check_window_values(batch)
 
     # What is fitted in closed form
 
@@ -492,14 +452,6 @@ class SpectroVAE(DistributedModel):
             )
         return -(-num_frames * self.latent_steps // self.input_shape[1])
 
-    def check_windows(self, windows: Any) -> None:
-        """Raise a ValueError unless this is a batch of windows of the model's shape."""
-        if len(windows.shape) != 4 or tuple(windows.shape[1:]) != self.input_shape:
-            raise ValueError(
-                f"The model takes windows of shape (num_windows, {', '.join(map(str, self.input_shape))}). "
-                f"Received: shape {tuple(windows.shape)}. A single window needs a first axis of 1."
-            )
-
     def _mean_window(self, parameters: tf.Tensor) -> tf.Tensor:
         """Return the mean of p(x|z), clipped to the range of windows."""
         return tf.clip_by_value(self.likelihood.mean(parameters), 0.0, 1.0)
@@ -519,15 +471,7 @@ class SpectroVAE(DistributedModel):
 
     def component_index(self, component: int | str | None) -> int | None:
         """Return the index of a component that is given by its name; an index or None is returned as it is."""
-        if not isinstance(component, str):
-            return component
-        names = list(self.component_names or ())
-        if component not in names:
-            raise ValueError(
-                f"`component` must be an index or one of the names {names}, which are set with "
-                f"model.component_names. Received: component={component!r}"
-            )
-        return names.index(component)
+        return index_of_name("component", component, self.component_names)
 
     def get_config(self) -> dict:
         """Return the arguments of the model."""

@@ -109,7 +109,7 @@ class ReviveComponents(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Keep the shares of the training codes: validation starts the metrics anew."""
         if self._shares is None:
-            self._shares = self.model.live_tracker.shares.numpy()
+            self._shares = self.model.trackers["num_live_components"].shares.numpy()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Revive what is dead."""

@@ -1,5 +1,6 @@
 """Metrics of the log that Keras does not bring, and what makes a mixture component live."""
 
+import math
 from typing import Any
 
 import keras
@@ -132,3 +133,56 @@ class ComponentPerplexity(ComponentShares):
     def result(self) -> tf.Tensor:
         """Return the perplexity, from 1 to the number of components."""
         return perplexity(self.shares)
+
+
+def bound_trackers(num_components: int) -> dict[str, keras.metrics.Metric]:
+    """Return the metrics of an evidence lower bound with a mixture prior, by the names under which the log shows them.
+
+    Example:
+        >>> sorted(bound_trackers(num_components=3))[:3]
+        ['component_perplexity', 'kl_loss', 'loss']
+    """
+    means = ("loss", "reconstruction_loss", "kl_loss", "prior_cross_entropy")
+    trackers: dict[str, keras.metrics.Metric] = {name: keras.metrics.Mean(name=name) for name in means}
+    return trackers | {
+        "rmse_db": RootMean(name="rmse_db"),
+        "num_live_components": NumLiveComponents(num_components, name="num_live_components"),
+        "component_perplexity": ComponentPerplexity(num_components, name="component_perplexity"),
+    }
+
+
+_SOURCES = {
+    "rmse_db": "squared_error_db",
+    "num_live_components": "responsibilities",
+    "component_perplexity": "responsibilities",
+}
+
+
+def update_trackers(
+    trackers: dict[str, keras.metrics.Metric], terms: dict[str, tf.Tensor], sample_weight: tf.Tensor | None
+) -> None:
+    """Take in the terms of a batch: what a metric is named after, `squared_error_db` and `responsibilities`."""
+    for name, tracker in trackers.items():
+        tracker.update_state(terms[_SOURCES.get(name, name)], sample_weight)
+
+
+def squared_error_db(windows: tf.Tensor, reconstruction: tf.Tensor, scale: str, dynamic_range: float) -> tf.Tensor:
+    """Return the mean squared error of each window in squared dB, shape `(batch,)`.
+
+    Args:
+        windows: Shape `(batch, bins, frames, 1)`, values in [0, 1].
+        reconstruction: The same shape.
+        scale: `"decibel"` or `"linear"`: what the values stand for.
+        dynamic_range: How many dB the range of values spans.
+
+    Example:
+        >>> float(squared_error_db(tf.ones((1, 4, 4, 1)), tf.zeros((1, 4, 4, 1)), "decibel", 80.0)[0])
+        6400.0
+    """
+
+    def decibels(values: tf.Tensor) -> tf.Tensor:
+        if scale == "decibel":
+            return values * dynamic_range
+        return 20 / math.log(10) * tf.math.log(tf.maximum(values, 10 ** (-dynamic_range / 20)))
+
+    return tf.reduce_mean(tf.square(decibels(windows) - decibels(reconstruction)), axis=(1, 2, 3))
