@@ -1,30 +1,29 @@
-"""Train the reference model that this library began as, with its own pipeline, to compare.
+"""Train the model that this library began as, with its own settings, to compare.
 
     python examples/classic.py my_recordings/ --epochs 20
 
 Linear magnitudes at 44.1 kHz without overlap, 88 million parameters, Bernoulli pixels, Adam at 5e-4, batches of 8. It
-is slow: about 3 windows of 12 s per second on 2 cores, and it needs 8 GB of memory. Half an hour of training is not
-enough to beat the mean spectrum; use quickstart.py or train.py for sound. Try it with `--max-steps 5 --epochs 1`.
+is slow: about 3 windows of 12 s per second on 2 cores, and it needs 8 GB of memory. After half an hour it is still
+worse than the mean spectrum; use `spectrovae train` for sound. Try it with `--max-steps 5 --epochs 1`.
 """
 
 import argparse
 import os
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no word on GPUs that are not there
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no messages about missing GPUs
 
 import keras
 
-from spectrovae import SpectroVAE, audio_dataset
-from spectrovae.report.folder import write_results
+from spectrovae import SpectroVAE, audio_dataset, write_results
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command."""
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("audio", type=Path, nargs="+", help="folders or files")
-    parser.add_argument("--output", type=Path, default="classic", help="folder to write to (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=20, help="walks over the recordings (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("classic"), help="folder to write to (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the recordings (%(default)s)")
     parser.add_argument("--max-steps", type=int, help="gradient steps per epoch at most")
     parser.add_argument("--batch-size", type=int, default=8, help="windows per gradient step (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides the split and all draws (%(default)s)")

@@ -13,12 +13,12 @@ from hostile_audio import CONVERTER, write_names
 from spectrovae.audio.recordings import Recordings
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for room in ("spectrovae", "tuning", "examples") for path in (ROOT / room).glob("*.py"))
+FILES = sorted(path for top in ("spectrovae", "tuning", "examples") for path in (ROOT / top).rglob("*.py"))
 RUNS_WHAT_IT_READS = {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 RUNNERS = {"eval", "exec", "extractall", "enable_unsafe_deserialization", "unpack_archive", "import_module"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_that_is_read_can_run(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -27,6 +27,8 @@ def test_nothing_that_is_read_can_run(path):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
+        if called == "importlib.import_module" and path.name == "__init__.py":
+            continue  # public names, each from a module that a table gives
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         assert called.rpartition(".")[2] not in RUNNERS, called
         if called == "np.load":

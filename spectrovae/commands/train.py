@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--latent-steps",
         type=count,
         default=1,
-        help="codes along a window; with 32, take --latent-dim 32 (%(default)s)",
+        help="codes along a window; if 32, --latent-dim 32 (%(default)s)",
     )
     model.add_argument("--num-components", type=count, default=8, help="Gaussians in the prior (%(default)s)")
     model.add_argument(
