@@ -1,4 +1,4 @@
-"""What the tests share: small windows with structure, a small model for them, and small sweeps."""
+"""What the tests share: small windows with structure, and a small model for them."""
 
 import os
 from pathlib import Path
@@ -7,13 +7,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
-from sweeps import CHOICES, CONVERTER
 
 from spectrovae import SpectrogramConverter, SpectroVAE
 from spectrovae.synthesis import compose_collection
-from spectrovae.tuning import sweep
-from spectrovae.tuning.sweep import SweepSettings, write_json
-from spectrovae.tuning.trial_process import OUTCOME, TrialTask
 
 WINDOW_SHAPE = (32, 32, 1)
 
@@ -62,33 +58,3 @@ def music(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("music")
     compose_collection(folder, num_pieces=4, duration=1.0, sample_rate=8000)
     return folder
-
-
-@pytest.fixture
-def settings(music) -> SweepSettings:
-    """Settings of a small sweep over `music`."""
-    return SweepSettings((str(music),), CONVERTER, CHOICES, tuner="random", epochs=1, validation_split=0.3)
-
-
-@pytest.fixture
-def untrained(monkeypatch) -> list[TrialTask]:
-    """Trials that train nothing: their loss is a known function of what was chosen."""
-    tasks = []
-
-    def run(task):
-        tasks.append(task)
-        values = task.hyperparameters["values"]
-        outcome = {
-            "arguments": values,
-            "history": {"val_loss": [9.0, values["latent_dim"] + values["num_components"] / 10]},
-            "num_parameters": 1000 * values["latent_dim"],
-            "seconds": 1.0,
-            "peak_memory_mb": 500.0,
-        }
-        if values["latent_dim"] == 3:
-            outcome = {"reason": "loss became nan in epoch 1.", "seconds": 1.0}
-        write_json(task.folder / OUTCOME, outcome)
-        return outcome
-
-    monkeypatch.setattr(sweep, "run_in_child", run)
-    return tasks

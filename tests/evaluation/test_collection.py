@@ -127,7 +127,7 @@ def test_errors_say_what_came(model, recordings):
 @pytest.fixture
 def three_styles(make_model, windows):
     model = make_model(num_components=3)
-    three_styles.adapt(windows, verbose=0)
+    model.adapt(windows, verbose=0)
     return model
 
 

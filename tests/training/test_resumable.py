@@ -1,11 +1,21 @@
+"""A training in a folder: it can be interrupted, killed and continued, and keeps the best epoch."""
+
 import csv
 import logging
+import shutil
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from spectrovae import SpectrogramConverter, SpectroVAE
 from spectrovae.training.resumable import fit_resumably, read_history
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from kill_training import faults, measure
 
 
 class Interruption(keras.callbacks.Callback):
@@ -33,34 +43,76 @@ class Damage(keras.callbacks.Callback):
                 variable.assign(10 * variable)
 
 
-@pytest.fixture
-def train(make_model, windows):
-    """A function that trains a fresh model in a folder; other arguments go to `fit_resumably`."""
+def new_model(use_ema: bool) -> SpectroVAE:
+    converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
+    model = SpectroVAE(
+        (32, 32, 1), latent_dim=4, num_components=2, decoder_depth=2, width=8, converter=converter, seed=0
+    )
+    model.compile(keras.optimizers.Adam(1e-3, use_ema=use_ema, ema_momentum=0.5))
+    return model
 
-    def run(folder, epochs, optimizer=None, **kwargs):
-        model = make_model()
-        if optimizer is not None:
-            model.compile(optimizer)
-        arguments = {"batch_size": 16, "shuffle": False, "verbose": 0} | kwargs
-        return model, fit_resumably(model, folder, windows[:32], windows[32:], epochs, **arguments)
+
+@pytest.fixture(scope="module")
+def renewed():
+    """A function that returns a model as if newly built. Tests share its compiled steps, which take seconds to trace."""
+    models = {}
+
+    def renew(use_ema=False):
+        if use_ema not in models:
+            model = new_model(use_ema)
+            variables = model.variables + model.optimizer.variables
+            models[use_ema] = model, [(variable, variable.numpy()) for variable in variables]
+        model, initial = models[use_ema]
+        for variable, value in initial:
+            variable.assign(value)
+        return model
+
+    return renew
+
+
+def fit(model, folder, epochs, windows, **kwargs):
+    arguments = {"batch_size": 16, "shuffle": False, "verbose": 0} | kwargs
+    return fit_resumably(model, folder, windows[:32], windows[32:], epochs, **arguments)
+
+
+@pytest.fixture
+def train(renewed, windows):
+    """A function that trains a new model in a folder; other arguments go to `fit_resumably`."""
+
+    def run(folder, epochs, use_ema=False, **kwargs):
+        model = renewed(use_ema)
+        return model, fit(model, folder, epochs, windows, **kwargs)
 
     return run
 
 
-@pytest.mark.parametrize("use_ema", [False, True])
-def test_an_interrupted_training_ends_like_an_uninterrupted_one(train, tmp_path, use_ema):
-    def optimizer():
-        return keras.optimizers.Adam(1e-3, use_ema=use_ema, ema_momentum=0.9)
+@pytest.fixture(scope="module")
+def two_epochs(renewed, windows, tmp_path_factory):
+    """A folder of two epochs and their history."""
+    folder = tmp_path_factory.mktemp("two_epochs")
+    return folder, fit(renewed(), folder, 2, windows)
 
-    whole, expected = train(tmp_path / "whole", 4, optimizer())
+
+@pytest.fixture
+def trained(two_epochs, tmp_path):
+    """A copy of that folder, and the history."""
+    folder, history = two_epochs
+    return shutil.copytree(folder, tmp_path / "trained"), history
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(train, tmp_path, windows, use_ema):
+    whole, expected = train(tmp_path / "whole", 4, use_ema)
+    weights = [variable.numpy() for variable in whole.trainable_variables]
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "parts", 4, optimizer(), callbacks=[Interruption(epoch=2)])
+        train(tmp_path / "parts", 4, use_ema, callbacks=[Interruption(epoch=2)])
     assert len(read_history(tmp_path / "parts")["loss"]) == 2
-    resumed, history = train(tmp_path / "parts", 4, optimizer())
+    resumed = new_model(use_ema)
+    history = fit(resumed, tmp_path / "parts", 4, windows)
     assert history.keys() == expected.keys() and {len(values) for values in history.values()} == {4}
     for name, values in expected.items():
         np.testing.assert_allclose(history[name], values, rtol=1e-4, err_msg=name)
-    for ours, theirs in zip(resumed.trainable_variables, whole.trainable_variables, strict=True):
+    for ours, theirs in zip(resumed.trainable_variables, weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -81,32 +133,28 @@ def test_the_prior_of_several_codes_is_fitted_to_those_of_the_best_epoch(make_mo
     assert len(fit_resumably(model, tmp_path, windows[:32], epochs=3, **arguments)["loss"]) == 3
 
 
-def test_a_finished_training_is_left_alone_and_can_be_prolonged(train, tmp_path, caplog):
+def test_a_finished_training_is_left_alone_and_can_be_prolonged(trained, train, caplog):
     caplog.set_level(logging.INFO, "spectrovae")
-    model, history = train(tmp_path, 2)
-    content = (tmp_path / "checkpoint.keras").read_bytes()
-    again, same = train(tmp_path, 2)
-    assert same == history == read_history(tmp_path)
-    assert (tmp_path / "checkpoint.keras").read_bytes() == content
+    folder, history = trained
+    files = ("checkpoint.keras", "model.keras", "log.csv")
+    content = [(folder / name).read_bytes() for name in files]
+    model, same = train(folder, 2)
+    assert same == history == read_history(folder)
+    assert [(folder / name).read_bytes() for name in files] == content
     assert "nothing is left to train" in caplog.text
-    np.testing.assert_array_equal(again.generate(2, seed=1), model.generate(2, seed=1))
-    _, longer = train(tmp_path, 3)
+    saved = keras.saving.load_model(folder / "model.keras")
+    np.testing.assert_array_equal(model.generate(2, seed=1), saved.generate(2, seed=1))
+    _, longer = train(folder, 3)
     assert longer["loss"][:2] == history["loss"] and len(longer["loss"]) == 3
-
-
-def test_log_has_a_row_for_each_epoch(train, tmp_path):
-    train(tmp_path, 1)
-    _, history = train(tmp_path, 3)
-    with (tmp_path / "log.csv").open() as file:
+    with (folder / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    for name, values in history.items():
+    for name, values in longer.items():
         assert [float(row[name]) for row in rows] == values
 
 
 def test_model_file_is_the_best_epoch_with_the_averaged_weights(train, tmp_path, windows):
-    optimizer = keras.optimizers.Adam(1e-3, use_ema=True, ema_momentum=0.5)
-    model, history = train(tmp_path, 3, optimizer, callbacks=[Damage()])
+    model, history = train(tmp_path, 3, use_ema=True, callbacks=[Damage()])
     best = int(np.argmin(history["val_loss"]))
     assert best < 2
     saved = keras.saving.load_model(tmp_path / "model.keras")
@@ -117,26 +165,27 @@ def test_model_file_is_the_best_epoch_with_the_averaged_weights(train, tmp_path,
     assert int(last.optimizer.iterations) == 6 and int(saved.optimizer.iterations) == 2 * (best + 1)
 
 
-def test_without_validation_the_last_epoch_counts(make_model, windows, tmp_path):
-    model = make_model()
+def test_without_validation_the_last_epoch_counts(renewed, windows, tmp_path):
+    model = renewed()
     history = fit_resumably(model, tmp_path, windows, epochs=2, verbose=0)
     assert "val_loss" not in history
     saved = keras.saving.load_model(tmp_path / "model.keras")
     assert int(saved.optimizer.iterations) == int(model.optimizer.iterations) == 2 * 2
 
 
-def test_learning_rate_may_change_and_other_settings_may_not(make_model, train, windows, tmp_path):
-    train(tmp_path, 1, keras.optimizers.Adam(1e-3))
-    model, _ = train(tmp_path, 2, keras.optimizers.Adam(1e-4))
+def test_learning_rate_may_change_and_other_settings_may_not(trained, renewed, make_model, windows):
+    folder, _ = trained
+    model = renewed()
+    model.optimizer.learning_rate = 1e-4
+    fit(model, folder, 3, windows)
     assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)
-    assert int(model.optimizer.iterations) == 4
-    other = make_model(latent_dim=5)
+    assert int(model.optimizer.iterations) == 6
     with pytest.raises(ValueError, match="latent_dim=5, not 4"):
-        fit_resumably(other, tmp_path, windows, verbose=0)
+        fit_resumably(make_model(latent_dim=5), folder, windows, verbose=0)
 
 
-def test_wrong_arguments_are_refused(make_model, windows, tmp_path):
-    model = make_model()
+def test_wrong_arguments_are_refused(renewed, windows, tmp_path):
+    model = renewed()
     with pytest.raises(ValueError, match="epochs=0"):
         fit_resumably(model, tmp_path, windows, epochs=0)
     model.save(tmp_path / "checkpoint.keras")
@@ -169,14 +218,13 @@ class Poison(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(("at_end", "use_ema"), [(False, False), (True, True)])
 def test_nan_stops_the_training_and_keeps_the_epochs_before(train, tmp_path, windows, caplog, at_end, use_ema):
-    optimizer = keras.optimizers.Adam(1e-3, use_ema=use_ema)
-    model, history = train(tmp_path, 5, optimizer, callbacks=[Poison(2, at_end)])
+    model, history = train(tmp_path, 5, use_ema, callbacks=[Poison(2, at_end)])
     assert len(history["loss"]) == 2 and np.isfinite(history["loss"]).all()
     assert "in epoch 3" in caplog.text and "lower learning rate" in caplog.text
     assert np.isfinite(model.reconstruct(windows[:4])).all()
     for name in ("checkpoint.keras", "model.keras"):
         assert all(np.isfinite(weight).all() for weight in keras.saving.load_model(tmp_path / name).get_weights())
-    _, longer = train(tmp_path, 4, keras.optimizers.Adam(1e-3, use_ema=use_ema))
+    _, longer = train(tmp_path, 4, use_ema)
     assert len(longer["loss"]) == 4 and longer["loss"][:2] == history["loss"]
 
 
@@ -186,28 +234,37 @@ def test_nan_in_the_first_epoch_is_an_error(train, tmp_path):
     assert not (tmp_path / "checkpoint.keras").exists()
 
 
-def test_infinite_held_out_loss_stops_the_training(make_model, windows, tmp_path):
+def test_infinite_held_out_loss_stops_the_training(renewed, windows, tmp_path):
     spoiled = windows[32:].copy()
     spoiled[3, 5, 5] = np.nan
     with pytest.raises(FloatingPointError, match=r"val_loss became NaN or infinite in epoch 1"):
-        fit_resumably(make_model(), tmp_path, windows[:32], spoiled, epochs=2, verbose=0)
+        fit_resumably(renewed(), tmp_path, windows[:32], spoiled, epochs=2, verbose=0)
 
 
-def test_best_model_is_written_after_a_kill_between_the_two_files(train, tmp_path, windows):
-    train(tmp_path, 1, keras.optimizers.Adam(1e-3))
-    old = (tmp_path / "model.keras").read_bytes()
-    model, history = train(tmp_path, 2, keras.optimizers.Adam(1e-3))
-    assert history["val_loss"][1] < history["val_loss"][0]
-    (tmp_path / "model.keras").write_bytes(old)
-    again, _ = train(tmp_path, 2, keras.optimizers.Adam(1e-3))
-    np.testing.assert_array_equal(again.reconstruct(windows[:3]), model.reconstruct(windows[:3]))
-    saved = keras.saving.load_model(tmp_path / "model.keras")
-    assert int(saved.optimizer.iterations) == 4
+def test_best_model_is_written_after_a_kill_between_the_two_files(trained, train, windows):
+    folder, _ = trained
+    old = (folder / "model.keras").read_bytes()
+    model, history = train(folder, 3)
+    assert np.argmin(history["val_loss"]) == 2
+    reconstruction = model.reconstruct(windows[:3])
+    (folder / "model.keras").write_bytes(old)
+    again, _ = train(folder, 3)
+    np.testing.assert_array_equal(again.reconstruct(windows[:3]), reconstruction)
+    saved = keras.saving.load_model(folder / "model.keras")
+    assert int(saved.optimizer.iterations) == 6
 
 
-def test_damaged_checkpoint_is_told(train, tmp_path):
-    train(tmp_path, 1)
-    content = (tmp_path / "checkpoint.keras").read_bytes()
-    (tmp_path / "checkpoint.keras").write_bytes(content[: len(content) // 2])
+def test_damaged_checkpoint_is_told(trained, train):
+    folder, _ = trained
+    content = (folder / "checkpoint.keras").read_bytes()
+    (folder / "checkpoint.keras").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"checkpoint\.keras is damaged"):
-        train(tmp_path, 2)
+        train(folder, 3)
+
+
+@pytest.mark.slow
+def test_killed_training_loses_nothing(tmp_path):
+    """What `benchmarks/kill_training.py` does with 20 kills, with three."""
+    result = measure(kills=3, epochs=25, seed=1, num_references=1, place=tmp_path)
+    assert faults(result, epochs=25) == [], result
+    assert result["reads of model files"] > 20

@@ -2,7 +2,15 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae.model.networks import ARCHITECTURES, LinearUpsampling1D, build_decoder, build_encoder
+from spectrovae.model import networks as decoding
+from spectrovae.model.networks import (
+    ARCHITECTURES,
+    LinearUpsampling1D,
+    SeparableDense,
+    SeparableDenseTranspose,
+    build_decoder,
+    build_encoder,
+)
 from spectrovae.model.pca import interpolate_frames
 
 
@@ -145,3 +153,143 @@ def test_what_does_not_fit_is_named(arguments, message):
     for build in (build_encoder, build_decoder):
         with pytest.raises(ValueError, match=message):
             build(latent_dim=2, **arguments)
+
+
+RNG = np.random.default_rng(0)
+
+COURSES, SPECTRA = RNG.standard_normal((5, 3)).astype(np.float32), RNG.standard_normal((4, 3)).astype(np.float32)
+
+KERNEL = np.einsum("tk,fk->tfk", COURSES, SPECTRA).reshape(20, 3)
+
+
+@pytest.mark.parametrize("outer_shape", [(7,), (2, 6)])
+def test_layers_are_dense_ones_of_rank_one(outer_shape):
+    bias, mean = np.float32([1, 2, 3]), np.float32([1, 2, 3, 4])
+    sequences = RNG.standard_normal((*outer_shape, 5, 4)).astype(np.float32)
+    layer = SeparableDense(3)
+    layer.build(sequences.shape)
+    layer.set_weights([COURSES, SPECTRA, bias])
+    expected = sequences.reshape(*outer_shape, 20) @ KERNEL + bias
+    np.testing.assert_allclose(layer(sequences), expected, atol=1e-4)
+    assert layer.compute_output_shape(sequences.shape) == expected.shape
+    codes = RNG.standard_normal((*outer_shape, 3)).astype(np.float32)
+    layer = SeparableDenseTranspose(steps=5, bins=4)
+    layer.build(codes.shape)
+    layer.set_weights([COURSES, SPECTRA.T, mean])
+    expected = (codes @ KERNEL.T).reshape(*outer_shape, 5, 4) + mean
+    np.testing.assert_allclose(layer(codes), expected, atol=1e-4)
+    assert layer.compute_output_shape(codes.shape) == expected.shape
+
+
+def test_layers_of_any_length_are_saved_and_loaded(tmp_path):
+    inputs = keras.Input((None, 5, 4))
+    outputs = SeparableDenseTranspose(5, 4, seed=1)(SeparableDense(3, seed=0)(inputs))
+    model = keras.Model(inputs, outputs)
+    assert model.output_shape == (None, None, 5, 4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    sequences = RNG.standard_normal((2, 6, 5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(sequences), model(sequences))
+
+
+def test_the_seed_decides_the_kernels_and_they_differ():
+    layers = [SeparableDense(3, seed=seed) for seed in (0, 0, 2)]
+    for layer in layers:
+        layer.build((None, 4, 4))
+    (first, spectra, _), (same, *_), (other, *_) = (layer.get_weights() for layer in layers)
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other) and not np.array_equal(first, spectra)
+
+
+def test_sizes_must_be_positive():
+    with pytest.raises(ValueError, match="units=0"):
+        SeparableDense(0)
+    with pytest.raises(ValueError, match="steps=0"):
+        SeparableDenseTranspose(steps=0, bins=4)
+    with pytest.raises(ValueError, match="bins=-1"):
+        SeparableDenseTranspose(steps=2, bins=-1)
+
+
+CASES = [(2, 4, "steps"), (1, 8, "steps"), (3, 4, "steps"), (2, 4, "codes"), (1, 8, "codes")]
+
+
+@pytest.fixture(params=CASES, ids=lambda param: "depth {}, {} codes, refines {}".format(*param))
+def model(make_model, request):
+    """A model of several codes whose deep path does something, and something else for every step and pixel."""
+    depth, latent_steps, refine = request.param
+    model = make_model(decoder_depth=depth, latent_steps=latent_steps, refine=refine, latent_dim=3)
+    generator = np.random.default_rng(0)
+    for weight in model.decoder.weights:
+        if weight.ndim:
+            weight.assign(generator.normal(size=weight.shape) / np.sqrt(np.prod(weight.shape[:-1])))
+    return model
+
+
+@pytest.fixture
+def codes() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(2, 37, 3)).astype(np.float32)
+
+
+def test_a_long_sequence_in_stretches_is_the_whole(model, codes, monkeypatch):
+    whole = model.decode_moments(codes)
+    assert [part.shape for part in whole] == [(2, 32, 37 * 32 // model.latent_steps, 1)] * 2
+    calls = []
+    decoder = model.decoder
+    monkeypatch.setattr(decoding, "STEPS_AT_ONCE", 8)
+    monkeypatch.setattr(type(decoder), "__call__", _counting(type(decoder).__call__, calls))
+    for part, expected in zip(model.decode_moments(codes), whole, strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-5)
+    assert len(calls) > 2 and max(calls) < 37
+
+
+def _counting(call, calls):
+    def counted(self, inputs, *args, **kwargs):
+        calls.append(inputs.shape[1])
+        return call(self, inputs, *args, **kwargs)
+
+    return counted
+
+
+def test_a_margin_that_is_too_small_would_be_noticed(model, codes, monkeypatch):
+    whole = model.decode_moments(codes)[0]
+    monkeypatch.setattr(decoding, "STEPS_AT_ONCE", 8)
+    monkeypatch.setattr(decoding, "DECODER_CONTEXT", 0)
+    assert np.abs(model.decode_moments(codes)[0] - whole).max() > 1e-3
+
+
+def test_the_decoder_sees_no_further_than_it_says(model, codes):
+    margin = decoding.DECODER_CONTEXT  # codes
+    if model.refine == "steps":
+        margin = -(-margin * 2**model.decoder_depth * model.latent_steps // 32)
+    others = codes.copy()
+    others[:, : 18 - margin] += 1
+    others[:, 19 + margin :] -= 1
+    frames = slice(18 * 32 // model.latent_steps, 19 * 32 // model.latent_steps)
+    for part, same in zip(model.decode_moments(codes), model.decode_moments(others), strict=True):
+        np.testing.assert_allclose(part[:, :, frames], same[:, :, frames], atol=1e-5)
+    # A code right beside is seen.
+    others = codes.copy()
+    others[:, 17] += 1
+    assert np.abs(model.decode_moments(codes)[0] - model.decode_moments(others)[0])[:, :, frames].max() > 1e-3
+
+
+def test_a_window_is_decoded_as_it_was(make_model, windows):
+    for latent_steps in (1, 4):
+        model = make_model(latent_steps=latent_steps)
+        codes = model.encode(windows[:3])
+        assert codes.shape[1:] == model.code_shape == ((4,) if latent_steps == 1 else (4, 4))
+        expected = np.asarray(model.likelihood.mean(model.decoder(codes)))
+        np.testing.assert_allclose(model.decode_moments(codes)[0], expected, atol=1e-6)
+        np.testing.assert_allclose(model.decode(codes), np.clip(expected, 0, 1), atol=1e-6)
+
+
+def test_seconds_to_frames_and_codes(make_model):
+    model = make_model(latent_steps=4)  # 8000 Hz, 16 samples per frame, 8 frames per code
+    assert [model.converter.num_samples_of(duration) for duration in (1e-9, 0.002, 1.0)] == [1, 16, 8000]
+    assert [model.converter.num_frames_of(duration) for duration in (1e-9, 0.002, 0.0021, 1.0)] == [1, 1, 2, 500]
+    assert [model.num_codes_for(num_frames) for num_frames in (1, 8, 9, 500)] == [1, 1, 2, 63]
+    for duration in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="duration="):
+            model.converter.num_samples_of(duration)
+    with pytest.raises(ValueError, match="latent_steps=1"):
+        make_model().num_codes_for(3)

@@ -13,8 +13,11 @@ from spectrovae.model.likelihood import (
 )
 
 tfd = tfp.distributions
+
 GENERATOR = np.random.default_rng(0)
+
 WINDOWS = GENERATOR.uniform(size=(3, 4, 5, 1)).astype(np.float32)
+
 PARAMETERS = GENERATOR.normal(size=(3, 4, 5, 1)).astype(np.float32)
 
 

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from spectrovae import SpectrogramConverter, SpectroVAE
 from spectrovae.model.likelihood import BernoulliLikelihood
+from spectrovae.model.spectrovae import ComponentNames
+from spectrovae.pieces import interpolate
 
 
 def test_metrics_are_the_terms_of_the_evidence_lower_bound(make_model, windows):
@@ -226,3 +228,189 @@ def test_a_loss_of_the_user_is_refused(make_model, windows):
         make_model().compile(loss="mse")
     with pytest.raises(ValueError, match="compile"):
         SpectroVAE((32, 32, 1), latent_dim=2, decoder_depth=2, width=4).fit(windows)
+
+
+def spoilt(windows: np.ndarray, value: float) -> np.ndarray:
+    windows = windows.copy()
+    windows[-1, 3, 3] = value
+    return windows
+
+
+BAD_DATA = {
+    "decibels": (lambda windows: 80 * windows - 80, r"from 0 to 1.*values from -80"),
+    "bytes": (lambda windows: (255 * windows).astype(np.uint8), "from 0 to 1"),
+    "NaN": (lambda windows: spoilt(windows, np.nan), "values from nan"),
+    "infinity": (lambda windows: spoilt(windows, np.inf), "to inf"),
+    "one window": (lambda windows: windows[0], r"\(num_windows, 32, 32, 1\).*first axis of 1"),
+    "another shape": (lambda windows: windows[:, :16], r"\(num_windows, 32, 32, 1\).*\(48, 16, 32, 1\)"),
+    "words": (lambda windows: np.full(windows.shape, "a"), "must be numbers.*string"),
+    "complex": (lambda windows: windows.astype(np.complex64), "must be numbers.*complex64"),
+    "nothing": (lambda windows: windows[:0], "no window"),
+}
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+@pytest.mark.parametrize("kind", BAD_DATA)
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_bad_data_is_told_before_the_first_step(make_model, windows, kind, as_dataset, warm_start):
+    make, message = BAD_DATA[kind]
+    data = make(windows)
+    if as_dataset and data.ndim == 4:
+        data = tf.data.Dataset.from_tensor_slices(data).batch(64)
+    model = make_model(warm_start=warm_start)
+    model.compile()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        model.fit(data, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_late_batch_that_is_not_finite_is_told_by_adapt(make_model, windows):
+    batches = tf.data.Dataset.from_tensor_slices(spoilt(windows, np.nan)).batch(8)
+    model = make_model()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        model.adapt(batches, verbose=0)
+    assert not model.adapted
+
+
+def test_a_batch_may_be_larger_than_the_data(make_model, windows):
+    model = make_model()
+    model.compile()
+    history = model.fit(windows[:3], batch_size=64, epochs=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    batches = tf.data.Dataset.from_tensor_slices(windows[:3]).batch(64, drop_remainder=True)
+    with pytest.raises(ValueError, match="no window"):
+        model.fit(batches, verbose=0)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64"])
+def test_windows_of_any_number_type_train(make_model, windows, dtype):
+    model = make_model()
+    model.compile()
+    history = model.fit((windows[:8] > 0.5).astype(dtype), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.fixture
+def model(make_model, windows):
+    model = make_model()
+    model.adapt(windows, verbose=0)
+    return model
+
+
+def test_arrays_and_datasets_give_the_same_codes(model, windows):
+    codes = model.encode(windows, batch_size=7)
+    assert codes.shape == (len(windows), 4)
+    assert codes.dtype == np.float32
+    dataset = tf.data.Dataset.from_tensor_slices((windows, np.zeros(len(windows)))).batch(10)
+    np.testing.assert_allclose(model.encode(dataset), codes, atol=1e-5)
+
+
+def test_sampled_codes_repeat_and_spread_around_the_mean(model, windows):
+    first = model.encode(windows, sample=True, seed=1)
+    np.testing.assert_array_equal(model.encode(windows, sample=True, seed=1), first)
+    assert not np.array_equal(model.encode(windows, sample=True), model.encode(windows, sample=True))
+    deviations = (first - model.encode(windows)) / model.posterior_of(windows).stddev()
+    assert 0.7 < np.std(deviations) < 1.3
+    # Every batch has draws of its own.
+    halves = model.encode(np.concatenate([windows[:8], windows[:8]]), sample=True, seed=1, batch_size=8)
+    assert not np.array_equal(halves[:8], halves[8:])
+
+
+def test_reconstruction_is_what_predict_gives(model, windows):
+    reconstruction = model.reconstruct(windows, batch_size=9)
+    np.testing.assert_allclose(model.predict(windows, verbose=0), reconstruction, atol=1e-5)
+    assert reconstruction.shape == windows.shape
+    assert np.sqrt(np.square(reconstruction - windows).mean()) < 0.5 * windows.std()
+
+
+def test_generated_windows_lie_in_range_and_repeat(model):
+    windows = model.generate(5, seed=1, batch_size=2)
+    assert windows.shape == (5, 32, 32, 1)
+    assert windows.dtype == np.float32
+    assert windows.min() >= 0
+    assert windows.max() <= 1
+    np.testing.assert_allclose(model.generate(5, seed=1), windows, atol=1e-6)
+    assert not np.allclose(model.generate(5, seed=2), windows)
+
+
+def test_one_component_at_temperature_zero_is_its_centre(model):
+    centre = model.decode(model.prior.means.numpy()[1:2])
+    np.testing.assert_allclose(model.generate(1, component=1, temperature=0.0, texture=0.0), centre, atol=1e-5)
+
+
+def test_interpolation_goes_from_one_end_to_the_other(model, windows):
+    path = interpolate(model, windows[0], windows[1], num_steps=5, texture=0.0)
+    np.testing.assert_allclose(path[[0, -1]], model.reconstruct(windows[:2]), atol=1e-5)
+    codes = model.encode(windows[:2])
+    np.testing.assert_allclose(path[2], model.decode(codes.mean(axis=0, keepdims=True))[0], atol=1e-5)
+    np.testing.assert_allclose(interpolate(model, codes[0], codes[1], num_steps=5, texture=0.0), path, atol=1e-5)
+
+
+def test_errors_say_what_came(model, windows):
+    with pytest.raises(ValueError, match=r"\(num_windows, 32, 32, 1\).*\(32, 32, 1\).*single window"):
+        model.encode(windows[0])
+    with pytest.raises(ValueError, match=r"\(num_windows, 32, 32, 1\).*\(2, 16, 32, 1\)"):
+        model.reconstruct(windows[:2, :16])
+    with pytest.raises(ValueError, match=r"\(num_windows, 4\).*\(3, 5\)"):
+        model.decode(np.zeros((3, 5)))
+    with pytest.raises(ValueError, match="no window"):
+        model.encode(windows[:0])
+    with pytest.raises(ValueError, match="batch_size=0"):
+        model.encode(windows, batch_size=0)
+    with pytest.raises(ValueError, match="num_steps=1"):
+        interpolate(model, windows[0], windows[1], num_steps=1)
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        interpolate(model, np.zeros(3), windows[1])
+    with pytest.raises(ValueError, match="component=9"):
+        model.generate(1, component=9)
+
+
+@pytest.fixture
+def named() -> ComponentNames:
+    named = ComponentNames()
+    named.num_components = 2
+    named.component_names = ["strings", "drums"]
+    return named
+
+
+def test_names_are_found_and_told(named):
+    assert named.component_names == ("strings", "drums")
+    assert [named.component_name(component) for component in (0, 1)] == ["strings", "drums"]
+    assert [named.component_index(component) for component in ("strings", "drums", 1, None)] == [0, 1, 1, None]
+
+
+def test_without_names_components_have_numbers(named):
+    named.component_names = None
+    assert named.component_names is None and named.component_name(1) == "component 1"
+    assert named.component_index(1) == 1
+    with pytest.raises(ValueError, match="component='drums'"):
+        named.component_index("drums")
+
+
+def test_unknown_and_bad_names_are_refused(named):
+    with pytest.raises(ValueError, match=r"\['strings', 'drums'\].*component='flutes'"):
+        named.component_index("flutes")
+    for names in ("ab", ["a"], ["a", "a"], ["a", ""], [1, 2]):
+        with pytest.raises(ValueError, match="2 names that differ"):
+            named.component_names = names
+    assert named.component_names == ("strings", "drums")
+
+
+def test_names_choose_components_and_are_saved(make_model, tmp_path):
+    model = make_model(num_components=3)
+    assert model.component_names is None and model.component_name(2) == "component 2"
+    with pytest.raises(ValueError, match="component='drums'"):
+        model.generate(1, "drums")
+    model.component_names = ["slow strings", "drums", "voices"]
+    expected = model.generate(2, component=1, seed=0)
+    np.testing.assert_array_equal(model.generate(2, component="drums", seed=0), expected)
+    with pytest.raises(ValueError, match="component='flutes'"):
+        model.generate(1, component="flutes")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.component_names == ("slow strings", "drums", "voices")
+    np.testing.assert_allclose(loaded.generate(2, component="drums", seed=0), expected, atol=1e-6)
+    loaded.component_names = None
+    assert loaded.get_config()["component_names"] is None
