@@ -167,7 +167,7 @@ def _fit_in(
             if not rows:
                 raise FloatingPointError(f"{error} {_ADVICE}") from None
             logger.error("%s %s keeps the %d epochs before. %s", error, folder, len(rows), _ADVICE)
-    model.load_weights(folder / MODEL_FILE)
+    _load_weights(model, folder / MODEL_FILE)
     if model.finish_training(training_part(training, kwargs.get("validation_split", 0))):
         save_checkpoint(model, folder / MODEL_FILE, read_rows(folder / MODEL_FILE))
     return _columns(rows)
@@ -263,11 +263,16 @@ def restore_checkpoint(model: keras.Model, checkpoint: Path) -> None:
             f"The training in {checkpoint.parent} is of a model with other settings. Give the same ones, or use "
             f"another folder. Received: {details}"
         )
-    learning_rate = model.optimizer.get_config()["learning_rate"]
-    model.load_weights(checkpoint)
+    _load_weights(model, checkpoint)
     saved_states = json.loads(_read_member(checkpoint, _TRAINING_FILE))["seed_states"]
     for state, value in zip(_seed_states(model), saved_states, strict=True):
         state.assign(value)
+
+
+def _load_weights(model: keras.Model, path: Path) -> None:
+    """Load weights and the optimizer's state, except for the learning rate."""
+    learning_rate = model.optimizer.get_config()["learning_rate"]
+    model.load_weights(path)
     if isinstance(learning_rate, float):  # not a schedule
         model.optimizer.learning_rate = learning_rate
 

@@ -54,7 +54,7 @@ def new_model(use_ema: bool) -> SpectroVAE:
 
 @pytest.fixture(scope="module")
 def renewed():
-    """A function that returns a model as if newly built. Tests share its compiled steps, which take seconds to trace."""
+    """A function that returns a model as if newly built; the tests share its steps, which take seconds to trace."""
     models = {}
 
     def renew(use_ema=False):
@@ -179,7 +179,9 @@ def test_learning_rate_may_change_and_other_settings_may_not(trained, renewed, m
     model.optimizer.learning_rate = 1e-4
     fit(model, folder, 3, windows)
     assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)
-    assert int(model.optimizer.iterations) == 6
+    last = keras.saving.load_model(folder / "checkpoint.keras")
+    assert int(last.optimizer.iterations) == 6
+    assert float(last.optimizer.learning_rate) == pytest.approx(1e-4)
     with pytest.raises(ValueError, match="latent_dim=5, not 4"):
         fit_resumably(make_model(latent_dim=5), folder, windows, verbose=0)
 
