@@ -25,13 +25,13 @@ def windows() -> np.ndarray:
     return np.clip(values, 0, 1).astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_converter() -> SpectrogramConverter:
     """A converter whose windows are those of `small_model`."""
     return SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32, num_iterations=8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model(small_converter):
     """A function that builds a compiled model small enough for a test; its arguments go to `SpectroVAE`."""
 

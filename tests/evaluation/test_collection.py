@@ -31,7 +31,7 @@ def recordings(tmp_path, small_converter):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(make_model, windows):
     model = make_model()
     model.adapt(windows, verbose=0)

@@ -91,7 +91,7 @@ def test_features_of_any_converter_and_silence():
         (np.zeros((256, 64)), "shape"),
         (np.zeros((1, 256, 64, 2)), "shape"),
         (np.zeros((1, 256, 2, 1)), "4 frames"),
-        (np.zeros((0, 256, 64, 1)), "no window"),
+        (np.zeros((0, 256, 64, 1)), "empty"),
         (np.full((1, 256, 64, 1), np.nan), "finite"),
     ],
 )

@@ -8,7 +8,7 @@ from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.audio.io import write_audio
 from spectrovae.audio.recordings import WindowPosition
 from spectrovae.report.folder import write_reconstruction, write_results, write_windows
-from spectrovae.report.page import reconstruction_clips
+from spectrovae.report.page import reconstruction_clips, to_audio
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -79,8 +79,15 @@ def test_write_reconstruction(tmp_path, make_model, recordings, windows):
 
 
 @pytest.mark.parametrize("validation_split", [0.0, 0.3])
-def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings, validation_split):
-    model = make_model()
+def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings, validation_split, monkeypatch):
+    model, waveforms = make_model(), []
+    original = SpectrogramConverter.to_audio
+
+    def count(converter, spectrograms, seed=None):
+        waveforms.append(original(converter, spectrograms, seed))
+        return waveforms[-1]
+
+    monkeypatch.setattr(SpectrogramConverter, "to_audio", count)
     datasets = audio_dataset(
         recordings, model.converter, 4, validation_split=validation_split, seed=0, cache="memory", verbose=0
     )
@@ -100,22 +107,10 @@ def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings,
     assert "3 of 4 files used: 12 windows" in text and "broken.wav: unreadable" in text
     assert all(str(recordings / f"{number}.wav") in text for number in range(3))
     assert ("Held out:" in text) == bool(validation_split)
-
-
-def test_what_is_written_is_drawn_and_decoded_once(tmp_path, make_model, recordings, monkeypatch):
-    model = make_model()
-    training = audio_dataset(recordings, model.converter, 4, cache="memory", verbose=0)
-    expected, waveforms = model.generate(3, seed=5), []
-    to_audio = SpectrogramConverter.to_audio
-
-    def count(converter, spectrograms, seed=None):
-        waveforms.append(to_audio(converter, spectrograms, seed))
-        return waveforms[-1]
-
-    monkeypatch.setattr(SpectrogramConverter, "to_audio", count)
-    write_results(model, training, None, {"loss": [1.0]}, tmp_path / "out", num_samples=3, seed=5)
-    assert len(waveforms) == 1 + 3  # all generated windows, and three reconstructions
-    np.testing.assert_array_equal(waveforms[0], to_audio(model.converter, expected, seed=5))
-    for number, waveform in enumerate(waveforms[0], 1):
+    # Drawn, decoded and turned into sound once: all that is generated, and some reconstructions.
+    assert len(waveforms) == 1 + (2 if validation_split else 3)
+    expected = to_audio(model.converter, model.generate(3, seed=0), seed=0)
+    np.testing.assert_array_equal(waveforms[0], expected)
+    for number, waveform in enumerate(expected, 1):
         samples, _ = soundfile.read(tmp_path / "out" / f"generated_{number}.wav")
         np.testing.assert_allclose(samples, waveform, atol=1e-4)

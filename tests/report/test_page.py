@@ -32,41 +32,38 @@ class StrictParser(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def recordings(tmp_path, small_converter):
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory, small_converter):
     """Two recordings of 4 windows each, one with a name that is made of HTML."""
-    folder = tmp_path / "recordings"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("recordings")
     noise = np.random.default_rng(0).normal(size=(2, 4 * small_converter.window_length))
     for name, samples in zip(("first.wav", "<img src=x> & 'more'.wav"), noise, strict=True):
         write_audio(folder / name, 0.1 * samples / np.abs(samples).max(), small_converter.sample_rate)
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(make_model, windows):
     model = make_model(component_names=["slow strings", "<drums>"])
     model.adapt(windows, verbose=0)
     return model
 
 
-@pytest.fixture
-def write(model, recordings, windows, tmp_path):
-    """A function that writes a page with everything on it."""
-
+@pytest.fixture(scope="module")
+def whole_page(model, recordings, windows, tmp_path_factory):
+    """The path of a page with everything on it."""
     place = WindowPosition(recordings / "<img src=x> & 'more'.wav", 0.064)
-
-    def write_whole_page(**kwargs):
-        arguments = {
-            "collection": encode_collection(model, recordings),
-            "reconstructions": reconstruction_clips(model, [place], seed=0),
-            "history": {"loss": [3.0, 2.0], "val_loss": [4.0, 3.0], "rmse_db": [9.0, 8.0]},
-            "diagnosis": diagnose(model, windows),
-            "seed": 0,
-        }
-        return write_page(tmp_path / "new" / "index.html", model, model.generate(2, seed=0), **arguments | kwargs)
-
-    return write_whole_page
+    return write_page(
+        tmp_path_factory.mktemp("page") / "new" / "index.html",
+        model,
+        model.generate(2, seed=0),
+        codes=model.prior.sample(2, seed=0).numpy(),
+        collection=encode_collection(model, recordings),
+        reconstructions=reconstruction_clips(model, [place], seed=0),
+        history={"loss": [3.0, 2.0], "val_loss": [4.0, 3.0], "rmse_db": [9.0, 8.0]},
+        diagnosis=diagnose(model, windows),
+        seed=0,
+    )
 
 
 def sounds_of(page):
@@ -75,9 +72,9 @@ def sounds_of(page):
     return [soundfile.read(io.BytesIO(base64.b64decode(text)))[0] for text in data]
 
 
-def test_page_holds_everything(write, model, small_converter, recordings):
+def test_page_holds_everything(whole_page, model, small_converter, recordings):
     codes = model.prior.sample(2, seed=0).numpy()
-    page = write(codes=codes).read_text(encoding="utf-8")
+    page = whole_page.read_text(encoding="utf-8")
     StrictParser().feed(page)
     sounds = sounds_of(page)
     assert len(sounds) == 6 and page.count("data:image/webp") == 6
@@ -130,8 +127,8 @@ def test_names_that_are_no_text(small_converter):
 
 @needs_chromium
 @pytest.mark.parametrize("width", [1200, 360])
-def test_page_opens_and_plays_in_a_browser(width, write):
-    with open_page(write(), width) as opened:
+def test_page_opens_and_plays_in_a_browser(width, whole_page):
+    with open_page(whole_page, width) as opened:
         opened.assert_pictures_are_visible()
         opened.assert_fits_its_width()
         players = opened.page.locator("audio").all()
