@@ -7,15 +7,23 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spectrovae import SpectrogramConverter
-from spectrovae.tuning.oracles import ORACLES, WORKER_TIMEOUT, current_role, set_role
-from spectrovae.tuning.report import BEST, CSV, REPORT, write_report
-from spectrovae.tuning.search_space import DEFAULT_CHOICES, OBJECTIVES, OPTIONAL_CHOICES
-from spectrovae.tuning.sweep import Sweep, SweepSettings
+from spectrovae.tuning.search_space import (
+    ARCHITECTURES,
+    DEFAULT_CHOICES,
+    OBJECTIVES,
+    OPTIONAL_CHOICES,
+    TUNERS,
+    WORKER_TIMEOUT,
+    SweepSettings,
+)
 
-_CONVERTER = ("sample_rate", "n_fft", "hop_length", "num_frames")
+if TYPE_CHECKING:
+    from spectrovae.tuning.sweep import Sweep
+
+# The defaults of `SpectrogramConverter`, whose module would have to be imported to show the help.
+_CONVERTER = {"sample_rate": 22050, "n_fft": 1024, "hop_length": 256, "num_frames": 512}
 
 
 def make_parser(prog: str = "python -m spectrovae.tuning") -> argparse.ArgumentParser:
@@ -28,48 +36,61 @@ def make_parser(prog: str = "python -m spectrovae.tuning") -> argparse.ArgumentP
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Search for the best model of your recordings. Started again with the same arguments, a sweep "
-        "goes on where it was. Results: report.html, trials.csv and best.json in the output folder.",
+        "continues where it stopped. Results: report.html, trials.csv and best.json in the output folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("recordings", nargs="+", metavar="FOLDER", help="folders and files of recordings")
     parser.add_argument("--output", required=True, type=Path, help="folder of the sweep")
-    parser.add_argument("--overwrite", action="store_true", help="begin anew, without the trials so far")
+    parser.add_argument("--overwrite", action="store_true", help="start over, without the trials so far")
     parser.add_argument("--verbose", type=int, choices=(0, 1, 2), default=1, help="0: only the summary")
+    _add_search(parser.add_argument_group("search"))
+    _add_machines(
+        parser.add_argument_group(
+            "many machines",
+            "Run the same command on each machine, the chief first. The output folder and the recordings must be "
+            "shared under the same paths. The chief writes the results and ends when all trials have. Chief and "
+            "workers need the same SPECTROVAE_SWEEP_TOKEN in their environment.",
+        )
+    )
+    _add_choices(parser.add_argument_group("choices", "Values to choose from; a single value fixes an argument."))
+    _add_recordings(parser.add_argument_group("recordings"))
+    return parser
 
-    search = parser.add_argument_group("search")
-    search.add_argument("--tuner", choices=sorted(ORACLES), default="bayesian", help="how to search")
-    search.add_argument("--max-trials", type=_positive, default=20, help="number of trials; may be raised later")
-    search.add_argument("--epochs", type=_positive, default=10, help="epochs of a trial (hyperband: at most)")
-    search.add_argument(
+
+def _add_search(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--tuner", choices=TUNERS, default="bayesian", help="search algorithm")
+    group.add_argument("--max-trials", type=_positive, default=20, help="number of trials; may be raised later")
+    group.add_argument("--epochs", type=_positive, default=10, help="epochs of a trial (hyperband: at most)")
+    group.add_argument(
         "--objective",
         choices=("auto", *OBJECTIVES),
         default="auto",
-        help="what to minimise: val_loss (negative evidence lower bound) where all trials have the same likelihood, "
-        "else val_rmse_db; auto chooses so. val_distance, of generated from held-out sound, compares all",
+        help="what to minimise: val_loss (negative evidence lower bound) if all trials have the same likelihood, "
+        "else val_rmse_db; auto chooses between them. val_distance, between generated and held-out sound, compares all",
     )
-    search.add_argument("--max-parameters", type=_positive, help="fail models with more weights than this")
-    search.add_argument("--seed", type=int, default=0, help="repeats the search")
+    group.add_argument("--max-parameters", type=_positive, help="fail models with more weights than this")
+    group.add_argument("--seed", type=int, default=0, help="makes the search repeatable")
 
-    machines = parser.add_argument_group(
-        "many machines",
-        "The same command on each machine, first the chief, with the output folder and the recordings shared under the "
-        "same paths. Results are written by the chief, which ends when all trials have.",
+
+def _add_machines(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--role", choices=("single", "chief", "worker"), default="single", help="of this process")
+    group.add_argument(
+        "--chief", metavar="HOST:PORT", help="address at which the chief listens; HOST is 127.0.0.1 if left out"
     )
-    machines.add_argument("--role", choices=("single", "chief", "worker"), default="single", help="of this process")
-    machines.add_argument("--chief", metavar="HOST:PORT", help="where the chief listens")
-    machines.add_argument("--worker-id", metavar="NAME", help="name of this worker, different for each")
-    machines.add_argument(
+    group.add_argument("--worker-id", metavar="NAME", help="name of this worker, different for each")
+    group.add_argument(
         "--worker-timeout",
         type=float,
         default=WORKER_TIMEOUT,
         metavar="SECONDS",
-        help="the chief gives the trial of a worker that is silent for so long to another",
+        help="after so many seconds of silence the chief gives a worker's trial to another",
     )
 
-    space = parser.add_argument_group("choices", "Values to choose from; one value fixes an argument.")
+
+def _add_choices(group: argparse._ArgumentGroup) -> None:
     for name, values in (DEFAULT_CHOICES | OPTIONAL_CHOICES).items():
         searched = name in DEFAULT_CHOICES
-        space.add_argument(
+        group.add_argument(
             _option(name),
             nargs="+",
             type=type(values[0]),
@@ -77,17 +98,16 @@ def make_parser(prog: str = "python -m spectrovae.tuning") -> argparse.ArgumentP
             metavar="VALUE",
             help="values" if searched else f"not searched unless given, such as {' '.join(map(str, values))};",
         )
-    space.add_argument("--architecture", choices=("temporal", "classic"), default="temporal", help="networks")
+    group.add_argument("--architecture", choices=ARCHITECTURES, default="temporal", help="networks")
 
-    data = parser.add_argument_group("recordings")
-    converter = SpectrogramConverter().get_config()
-    for name in _CONVERTER:
-        data.add_argument(_option(name), type=_positive, default=converter[name], help="of the converter")
-    data.add_argument("--batch-size", type=_positive, default=16, help="windows in a batch")
-    data.add_argument("--validation-split", type=float, default=0.2, help="share of the windows that is held out")
-    data.add_argument("--loop-short-files", action="store_true", help="repeat files shorter than a window")
-    data.add_argument("--cache", type=Path, help="folder of decoded recordings, to share between sweeps")
-    return parser
+
+def _add_recordings(group: argparse._ArgumentGroup) -> None:
+    for name, default in _CONVERTER.items():
+        group.add_argument(_option(name), type=_positive, default=default, help="of the converter")
+    group.add_argument("--batch-size", type=_positive, default=16, help="windows in a batch")
+    group.add_argument("--validation-split", type=float, default=0.2, help="share of the windows to hold out")
+    group.add_argument("--loop-short-files", action="store_true", help="repeat files shorter than a window")
+    group.add_argument("--cache", type=Path, help="folder of decoded recordings, to share between sweeps")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m spectrovae.tuning") -> int:
@@ -98,41 +118,53 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m spectrov
         prog: What the user has typed to start it, for messages.
 
     Returns:
-        Exit code: 0, 1 if no trial completed, 2 for arguments that can't be used, 130 after an interruption.
+        Exit code: 0, 1 if no trial completed, 2 for arguments that cannot be used, 130 after an interruption.
     """
     logging.basicConfig(format="%(message)s")
     options = make_parser(prog).parse_args(arguments)
     try:
-        set_role(options.role, options.chief, options.worker_id)
-        if options.overwrite and current_role() == "worker":
-            raise ValueError("Only the chief can begin anew: leave out --overwrite")
-        settings = _settings(options)
-        _tell_left_out(settings)
-        sweep = Sweep(
-            settings,
-            options.output,
-            options.max_trials,
-            options.cache,
-            options.overwrite,
-            options.verbose,
-            options.worker_timeout,
-            write_report,
-        )
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    try:
+        sweep = _make_sweep(options)
         sweep.search()
     except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted. The same command goes on from here.\n")
+        sys.stderr.write("\nInterrupted. The same command continues from here.\n")
         return 130
-    except OSError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    return 0 if current_role() == "worker" else _conclude(options.output)
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"error: the package {error.name} is missing: pip install 'spectrovae[tuning]'\n")
+        return 2
+    return _conclude(options.output)
+
+
+def _make_sweep(options: argparse.Namespace) -> Sweep:
+    from spectrovae.tuning.chief import current_role, set_role
+    from spectrovae.tuning.report import write_report
+    from spectrovae.tuning.sweep import Sweep
+
+    set_role(options.role, options.chief, options.worker_id)
+    if options.overwrite and current_role() == "worker":
+        raise ValueError("Only the chief can start over: leave out --overwrite")
+    settings = _settings(options)
+    _print_unusable(settings)
+    return Sweep(
+        settings,
+        options.output,
+        options.max_trials,
+        options.cache,
+        options.overwrite,
+        options.verbose,
+        options.worker_timeout,
+        write_report,
+    )
 
 
 def _conclude(output: Path) -> int:
+    from spectrovae.tuning.chief import current_role
+    from spectrovae.tuning.report import BEST, CSV, REPORT, write_report
+
+    if current_role() == "worker":
+        return 0
     results = write_report(output)
     print(f"\n{results}")
     if not results.completed:
@@ -163,8 +195,8 @@ def _settings(options: argparse.Namespace) -> SweepSettings:
     )
 
 
-def _tell_left_out(settings: SweepSettings) -> None:
-    usable = settings.hypermodel().usable_choices
+def _print_unusable(settings: SweepSettings) -> None:
+    usable = settings.usable_choices
     codes = f", for up to {max(usable['latent_steps'])} codes" if "latent_steps" in usable else ""
     for name, values in settings.choices.items():
         if left_out := [value for value in values if value not in usable[name]]:

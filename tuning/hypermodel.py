@@ -1,4 +1,4 @@
-"""The hypermodel: from hyperparameters to a compiled model."""
+"""The model of a trial: from hyperparameters to a compiled `SpectroVAE`, its start and its training."""
 
 from __future__ import annotations
 
@@ -12,38 +12,42 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 
-from spectrovae import SpectrogramConverter, SpectroVAE
+from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import WindowSample, limited_batches, training_part
 from spectrovae.evaluation.sound_distance import SoundDistance, maximum_mean_discrepancy
-from spectrovae.model.linear_start import MAX_WINDOWS, NUM_PASSES
+from spectrovae.model.linear_start import MAX_WINDOWS, NUM_PASSES, start_from
 from spectrovae.model.pca import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
+from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.storage import replaced_when_complete
 from spectrovae.training.optimizer import default_optimizer
 from spectrovae.training.resumable import averaged_weights
 from spectrovae.tuning.search_space import (
     DEFAULT_CHOICES,
     OPTIONAL_CHOICES,
+    SweepSettings,
     buildable_choices,
+    choose_arguments,
     choose_learning_rate,
-    search_space,
 )
 
 
 class SharedLinearStart:
     """`SpectroVAE.adapt` for many models on the same data: one decomposition for each depth and number of codes.
 
-    Principal components do not depend on how many are kept, so that of the largest code serves all. What depends
-    on it, the residual, is measured for each size on the same sample of windows. The prior is fitted for each
-    model: that takes little time.
+    Principal components do not depend on how many are kept, so those of the largest code serve all sizes. The residual
+    does depend on it: it is measured for each size on the same sample of windows. The prior is fitted for each
+    model, which takes little time.
 
     Args:
-        latent_dims: The code sizes that will be asked for.
-        folder: Where the results are kept for other processes; None for none.
-        seed: Integer that makes the decomposition repeat.
-        num_passes: How often a dataset is walked over at most, as for `SpectroVAE.adapt`.
-        max_windows: Bound on the number of windows that are used.
+        latent_dims: The sizes of the codes of all models.
+        folder: Where to keep the results for other processes; None for nowhere.
+        seed: Integer that makes the decomposition repeatable.
+        num_passes: How often to read a dataset at most, as for `SpectroVAE.adapt`.
+        max_windows: Largest number of windows to use.
 
     Example:
+        >>> import numpy as np
+        >>> from spectrovae import SpectroVAE
         >>> windows = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
         >>> start = SharedLinearStart([2, 4])
         >>> for latent_dim in (2, 4):
@@ -71,12 +75,12 @@ class SharedLinearStart:
         self._optima: dict[tuple[int, int, int], LinearOptimum] = {}
 
     def adapt(self, model: SpectroVAE, x: Any) -> None:
-        """Start a model from the linear optimum of a data set.
+        """Start a model from the linear optimum of a dataset.
 
         Args:
             model: A `SpectroVAE` of one of the `latent_dims`.
-            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them. Other data than
-                before are decomposed anew.
+            x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them. Data other than those
+                of the last call are decomposed anew.
 
         Raises:
             ValueError: As `SpectroVAE.adapt` does.
@@ -90,7 +94,7 @@ class SharedLinearStart:
         key = pool_size, model.latent_steps, model.latent_dim
         if key not in self._optima:
             self._load_or_compute(x, pool_size, model.latent_steps)
-        model.start_from(self._optima[key], x, self.max_windows)
+        start_from(model, self._optima[key], x, self.max_windows)
 
     def _load_or_compute(self, x: Any, pool_size: int, latent_steps: int) -> None:
         name = f"pool_{pool_size}" if latent_steps == 1 else f"pool_{pool_size}_steps_{latent_steps}"
@@ -142,23 +146,25 @@ def _load(file: Path) -> list[LinearOptimum]:
 
 
 class GenerationDistance(keras.callbacks.Callback):
-    """Logs `val_distance` after each epoch: the squared maximum mean discrepancy of generated and held-out windows.
+    """Log `val_distance` after each epoch: the squared maximum mean discrepancy of generated and held-out windows.
 
-    It is measured on log-mel statistics, as `SoundDistance` does, whitened on the training windows. The same draws
-    are made after each epoch and in each trial, so that trials differ by their models and not by luck. Give it
-    before callbacks that shall see what it logs, such as `ModelCheckpoint`.
+    It is measured on log-mel statistics, as `SoundDistance` does, whitened on the training windows. The random draws
+    are the same after each epoch and in each trial, so that trials differ by their models only. Pass it before
+    callbacks that read what it logs, such as `ModelCheckpoint`.
 
     Args:
         training: Training windows, `(num_windows, bins, frames, 1)` in [0, 1], or batches of them.
         held_out: Held-out windows, at least 2.
         num_samples: Number of windows to generate, at least 2.
-        max_windows: Bound on the number of training windows that are used.
+        max_windows: Largest number of training windows to use.
         seed: Integer that decides the draws.
 
     Raises:
-        ValueError: If there are too few windows, or draws.
+        ValueError: If there are fewer than two windows or samples.
 
     Example:
+        >>> import numpy as np
+        >>> from spectrovae import SpectroVAE
         >>> windows = np.random.default_rng(0).random((20, 32, 32, 1), np.float32)
         >>> model = SpectroVAE((32, 32, 1), 2, num_components=1, decoder_depth=2, width=4)
         >>> model.compile()
@@ -185,7 +191,7 @@ class GenerationDistance(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Measure the recordings."""
-        # Each walk over a dataset cuts other windows: one walk, the same in each trial.
+        # A dataset cuts other windows each time it is read: it is read once, with the same result in each trial.
         training = limited_batches(self.training, num_passes=1, max_windows=self.max_windows)
         self._distance = SoundDistance(training, self.model.converter)
         self._real = self._distance.embed(self.held_out)
@@ -194,7 +200,7 @@ class GenerationDistance(keras.callbacks.Callback):
         """Generate windows and add their distance to the log; NaN if they are not finite."""
         if logs is None:
             return
-        # As in validation: the average of the weights is what the training ends with.
+        # Validation uses the average of the weights too, which is what the training ends with.
         with averaged_weights(self.model):
             windows = self.model.generate(self.num_samples, seed=self.seed)
         logs["val_distance"] = float("nan")
@@ -204,29 +210,31 @@ class GenerationDistance(keras.callbacks.Callback):
 
 
 class SpectroVAEHyperModel(keras_tuner.HyperModel):
-    """A `SpectroVAE` whose arguments a KerasTuner tuner chooses.
+    """A `SpectroVAE` whose arguments are chosen by a tuner of KerasTuner.
 
-    For any tuner: `RandomSearch`, `BayesianOptimization`, `Hyperband`, `GridSearch`. A trial that can't be built,
-    runs out of memory or ends in NaN is marked `FAILED` with the reason as its message, and the search goes on.
+    It works with every tuner: `RandomSearch`, `BayesianOptimization`, `Hyperband`, `GridSearch`. A trial that cannot be
+    built, runs out of memory or ends in NaN is marked `FAILED` with the reason as its message, and the search goes on.
     The linear start of the models is computed once for each depth and number of codes, and shared by the trials.
 
     Args:
-        converter: The `SpectrogramConverter` that made the windows; by default one of standard settings.
-        choices: For each argument the values to choose from, as for `search_space`.
+        converter: The `SpectrogramConverter` that made the windows; by default one with default settings.
+        choices: For each argument the values to choose from, as for `choose_arguments`.
         architecture: `"temporal"` or `"classic"`.
-        max_parameters: Models with more weights than this fail as a trial; None for no limit.
-        linear_start_folder: Folder that shares the linear start with other processes; None for this one only.
-        measure_distance: Whether each epoch logs `val_distance`, see `GenerationDistance`, to search by it.
+        max_parameters: Models with more weights than this fail; None for no limit.
+        linear_start_folder: Folder that shares the linear start with other processes; None for this process only.
+        measure_distance: Whether each epoch logs `val_distance` (see `GenerationDistance`), to search by it.
         name: Name of the hypermodel.
         **model_arguments: Further arguments of `SpectroVAE`, the same in all trials, such as `seed`.
 
     Attributes:
-        usable_choices: The values that are searched, without those of which no model can be built.
+        usable_choices: The values that are searched, without those from which no model can be built.
 
     Raises:
-        ValueError: If an argument of `choices` is not known or has no value that can be built.
+        ValueError: If an argument of `choices` is unknown, or no model can be built from any of its values.
 
     Example:
+        >>> import keras_tuner
+        >>> from spectrovae import SpectrogramConverter
         >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
         >>> hypermodel = SpectroVAEHyperModel(converter, {"latent_dim": [2, 4]}, width=8)
         >>> hypermodel.build(keras_tuner.HyperParameters()).latent_dim
@@ -259,15 +267,15 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
         )
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
-        """Register what is searched, without building anything.
+        """Register the arguments that are searched, without building a model.
 
         Args:
             hp: The `HyperParameters` of a trial or a search.
 
         Returns:
-            What the trial chose: arguments of `SpectroVAE`, and `learning_rate` if that is searched.
+            The values of the trial: arguments of `SpectroVAE`, and `learning_rate` if that is searched.
         """
-        arguments = search_space(hp, self.converter.window_shape, self.architecture, self.choices)
+        arguments = choose_arguments(hp, self.converter.window_shape, self.architecture, self.choices)
         learning_rate = choose_learning_rate(hp, self.choices)
         return arguments if learning_rate is None else arguments | {"learning_rate": learning_rate}
 
@@ -275,7 +283,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
         """Build and compile the model of a trial.
 
         Raises:
-            FailedTrialError: If it can't be built or has more than `max_parameters` weights.
+            FailedTrialError: If it cannot be built or has more than `max_parameters` weights.
         """
         arguments = self.declare_hyperparameters(hp)
         learning_rate = arguments.pop("learning_rate", None)
@@ -290,7 +298,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
             raise _out_of_memory(error) from error
         except ValueError as error:
             raise keras_tuner.errors.FailedTrialError(
-                f"This combination can't be built: {error} Received: {arguments}"
+                f"This combination cannot be built: {error} Received: {arguments}"
             ) from error
         num_parameters = model.count_params()
         if self.max_parameters is not None and num_parameters > self.max_parameters:
@@ -303,7 +311,7 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
     def fit(
         self, hp: keras_tuner.HyperParameters, model: SpectroVAE, x: Any, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Train the model of a trial, from the shared linear start where it has one.
+        """Train the model of a trial, from the shared linear start if it has one.
 
         Args:
             hp: The `HyperParameters` of the trial.
@@ -316,8 +324,8 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
             The history of losses and metrics by epoch.
 
         Raises:
-            FailedTrialError: If a loss is not finite, or memory is short.
-            ValueError: If `val_distance` is to be measured and there is no `validation_data`.
+            FailedTrialError: If a loss is not finite, or there is not enough memory.
+            ValueError: If `val_distance` is measured and there is no `validation_data`.
         """
         callbacks = [*(kwargs.pop("callbacks", None) or []), keras.callbacks.TerminateOnNaN()]
         training = training_part(x, kwargs.get("validation_split", 0.0))
@@ -347,3 +355,16 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
 def _out_of_memory(error: Exception) -> keras_tuner.errors.FailedTrialError:
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
     return keras_tuner.errors.FailedTrialError(f"Out of memory: {first_line}")
+
+
+def make_hypermodel(settings: SweepSettings, linear_start_folder: Path | None = None) -> SpectroVAEHyperModel:
+    """Return the hypermodel of a sweep, which shares its linear start through the folder."""
+    return SpectroVAEHyperModel(
+        settings.make_converter(),
+        settings.choices,
+        settings.architecture,
+        settings.max_parameters,
+        linear_start_folder,
+        settings.make_objective().name == "val_distance",
+        seed=settings.seed,
+    )

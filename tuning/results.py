@@ -1,4 +1,4 @@
-"""What the trials of a sweep have shown."""
+"""The results of a sweep: its trials, and the effects of the arguments on the objective."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ import numpy as np
 import scipy.stats
 
 from spectrovae.storage import replaced_when_complete
-from spectrovae.tuning.search_space import DEFAULT_CHOICES
-from spectrovae.tuning.sweep import SETTINGS, TRIALS, SweepSettings, describe_values, write_json
+from spectrovae.tuning.search_space import DEFAULT_CHOICES, SweepSettings, write_json
+from spectrovae.tuning.sweep import SETTINGS, TRIALS, describe_values
 from spectrovae.tuning.trial_process import CHECKPOINT, OUTCOME
+
+_MIN_DEGREES_OF_FREEDOM = 5
+_SIGNIFICANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended.
+    """The result of a trial.
 
     Attributes:
-        trial_id: Its name, a number.
-        status: KerasTuner's: `"COMPLETED"`, `"FAILED"`, `"RUNNING"` or `"INVALID"`.
+        trial_id: Number of the trial, as text.
+        status: KerasTuner's status: `"COMPLETED"`, `"FAILED"`, `"RUNNING"` or `"INVALID"`.
         score: Value of the objective at the best epoch; None without a result.
-        values: What was chosen.
+        values: The chosen values, by argument.
         metrics: All losses and metrics at the best epoch.
-        best_epoch: The epoch they were measured at, from 1.
-        seconds: How long it took.
-        num_parameters: Number of the model's weights.
-        peak_memory_mb: Greatest memory of its process, in MB.
-        reason: Why it failed, else None.
+        best_epoch: The epoch with the best value of the objective, counted from 1.
+        seconds: Duration of the trial.
+        num_parameters: Number of weights of the model.
+        peak_memory_mb: Peak memory of the trial's process, in MB.
+        reason: Why the trial failed, else None.
     """
 
     trial_id: str
@@ -55,7 +58,7 @@ class SweepResults:
     Attributes:
         output: The sweep's folder.
         settings: What the trials had in common.
-        trials: Completed trials first, the best at the top; then the others.
+        trials: The completed trials, the best first; then the others.
     """
 
     output: Path
@@ -64,7 +67,7 @@ class SweepResults:
 
     @property
     def completed(self) -> list[TrialResult]:
-        """The trials with a result, the best first."""
+        """The completed trials, the best first."""
         return [trial for trial in self.trials if trial.status == "COMPLETED"]
 
     @property
@@ -74,7 +77,7 @@ class SweepResults:
 
     @property
     def objective(self) -> str:
-        """Name of what was minimised."""
+        """Name of the objective."""
         return self.settings.make_objective().name
 
     def __str__(self) -> str:
@@ -91,7 +94,7 @@ class SweepResults:
         return "\n".join(lines)
 
     def write_csv(self, file: Path) -> None:
-        """Write one row for each trial."""
+        """Write a CSV file with one row for each trial."""
         facts = ["trial_id", "status", "score", "best_epoch", "seconds", "num_parameters", "peak_memory_mb"]
         names = list(dict.fromkeys(name for trial in self.trials for name in trial.values))
         metrics = list(dict.fromkeys(name for trial in self.trials for name in trial.metrics))
@@ -103,9 +106,9 @@ class SweepResults:
                 writer.writerow(row | trial.values | trial.metrics)
 
     def write_best(self, file: Path) -> None:
-        """Write the best trial: what was chosen, what it reached, and where its weights are.
+        """Write a JSON file with the best trial: its values, its result, and the file of its weights.
 
-        `arguments` build the model: `SpectroVAE(input_shape, converter=SpectrogramConverter(**converter), ...)`.
+        Its `arguments` build the model: `SpectroVAE(input_shape, converter=SpectrogramConverter(**converter), ...)`.
         """
         best = self.completed[0]
         folder = Path(TRIALS, f"trial_{best.trial_id}")
@@ -126,10 +129,10 @@ class SweepResults:
 
 
 def read_results(output: str | Path) -> SweepResults:
-    """Read the trials of a sweep, running or finished, from its folder.
+    """Read the trials of a sweep, running or finished.
 
     Args:
-        output: The folder.
+        output: The sweep's folder.
 
     Raises:
         FileNotFoundError: If there is no sweep in it.
@@ -167,26 +170,22 @@ def _duration(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-_MIN_DEGREES_OF_FREEDOM = 5
-
-_SIGNIFICANCE = 0.05
-
-
 @dataclasses.dataclass(frozen=True)
 class Effect:
     """The effect of an argument on the objective; `str` says it in a sentence.
 
     Attributes:
         name: The argument.
-        objective: Name of what is minimised.
-        num_trials: Completed trials.
-        medians: For each of its values the median of the objective and the number of trials.
+        objective: Name of the objective.
+        num_trials: Number of completed trials.
+        medians: For each value of the argument the median of the objective and the number of trials.
         correlation: Rank correlation of argument and objective, in [-1, 1], with the other numeric arguments held
-            fixed (partial Spearman correlation). None for words, and where there are too few trials.
-        p_value: Probability of so strong a relation without any effect; None where there are too few trials.
-        min_trials: How many completed trials it takes to tell.
+            fixed (partial Spearman correlation). None for text, and if there are too few trials.
+        p_value: Probability of so strong a relation without any effect; None if there are too few trials.
+        min_trials: Number of completed trials that the measurement needs.
 
     Example:
+        >>> from spectrovae.tuning.results import Effect
         >>> print(Effect("width", "val_loss", 2, {8: (1.5, 1), 16: (1.25, 1)}, None, None, 7))
         width: too few trials to tell its effect: 2 completed, at least 7 are needed.
     """
@@ -219,7 +218,7 @@ class Effect:
 
     def _judgement(self) -> str:
         if self.p_value is None:
-            return "it changed only together with others, so its effect can't be told from theirs."
+            return "it changed only together with others, so its effect cannot be told from theirs."
         probability = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.2g}"
         is_clear = self.p_value < _SIGNIFICANCE
         if self.correlation is None:
@@ -232,9 +231,9 @@ class Effect:
 
 
 def measure_effects(results: SweepResults) -> list[Effect]:
-    """Return the effects of `latent_dim`, `num_components` and `decoder_depth`, then of all else that was searched.
+    """Return the effects of `latent_dim`, `num_components` and `decoder_depth`, then of the other searched arguments.
 
-    Trials of a search that learns are not independent of one another, so the p-values are a guide and no proof.
+    The trials of a search that learns depend on one another, so the p-values are a guide, not a proof.
 
     Args:
         results: What `read_results` returned.
@@ -247,7 +246,7 @@ def measure_effects(results: SweepResults) -> list[Effect]:
 
 
 def varied_arguments(trials: Sequence[TrialResult]) -> list[str]:
-    """Return the arguments that differ between trials."""
+    """Return the arguments whose values differ between trials."""
     names = dict.fromkeys(name for trial in trials for name in trial.values)
     return [name for name in names if len({trial.values.get(name) for trial in trials}) > 1]
 
@@ -263,7 +262,7 @@ def ranks(trials: Sequence[TrialResult], name: str) -> np.ndarray:
 
 
 def format_number(number: float) -> str:
-    """Return a figure as people read it.
+    """Return a number as people read it.
 
     Example:
         >>> format_number(-372150.25), format_number(0.0123456), format_number(5.0)
@@ -299,7 +298,7 @@ def partial_correlation(
 ) -> tuple[float, float] | tuple[None, None]:
     """Return the correlation of two variables with others held fixed, and its two-sided p-value.
 
-    Both are first freed of what is linear in the others. Of ranks this is the partial Spearman correlation.
+    What is linear in the others is first removed from both. For ranks this is the partial Spearman correlation.
 
     Args:
         first: `(num_trials,)`.
@@ -307,9 +306,10 @@ def partial_correlation(
         controls: The other variables, each `(num_trials,)`.
 
     Returns:
-        Both None where nothing is left of one of the two.
+        The correlation and its p-value; both None if nothing is left of one of the two variables.
 
     Example:
+        >>> import numpy as np
         >>> first, other = np.random.default_rng(0).normal(size=(2, 50))
         >>> correlation, p_value = partial_correlation(first, first + 10 * other, [other])
         >>> round(correlation, 3), p_value < 0.001

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a trial: its curves, and its row in the HParams view."""
+"""A trial of a sweep, trained in a child process and logged for TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,71 +25,24 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorboard.plugins.hparams import api_pb2, summary
 
-from spectrovae.tuning.sweep import SweepSettings, write_json
-
-LOGS = "logs"
-"""Name of the folder, in a trial's folder, that TensorBoard reads."""
-
-_METRICS = ("loss", "rmse_db", "kl_loss", "distance")
-
-
-@contextlib.contextmanager
-def tensorboard_logs(
-    folder: str | Path, trial_id: str, hp: keras_tuner.HyperParameters
-) -> Iterator[keras.callbacks.TensorBoard]:
-    """Log a trial for TensorBoard, which is then started on any folder above: `tensorboard --logdir sweeps/mine`.
-
-    KerasTuner does this only for tuners that train in its own process. What an earlier run of the trial left in
-    the folder is deleted.
-
-    Args:
-        folder: Where the event files go.
-        trial_id: Name of the trial in the HParams view.
-        hp: What is searched, and what the trial chose. What KerasTuner keeps for itself is left out.
-
-    Yields:
-        The callback that logs losses and metrics. A trial that raises an error within the block is shown as failed.
-
-    Example:
-        >>> import tempfile
-        >>> with tensorboard_logs(tempfile.mkdtemp(), "0", keras_tuner.HyperParameters()) as callback:
-        ...     type(callback).__name__
-        'TensorBoard'
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    values = {name: value for name, value in hp.values.items() if not name.startswith("tuner/")}
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default():
-        hparams_api.hparams_config(
-            [hparams_api.HParam(parameter.name, _domain(parameter)) for parameter in hp.space],
-            [hparams_api.Metric(f"epoch_{name}", "validation", f"val_{name}") for name in _METRICS],
-        )
-        hparams_api.hparams(values, trial_id)
-    status = api_pb2.STATUS_FAILURE
-    try:
-        yield keras.callbacks.TensorBoard(folder, write_graph=False)
-        status = api_pb2.STATUS_SUCCESS
-    finally:
-        with writer.as_default():
-            end = summary.session_end_pb(status).SerializeToString()
-            tf.summary.experimental.write_raw_pb(end, step=0)
-        writer.close()
-
-
-def _domain(parameter: keras_tuner.engine.hyperparameters.HyperParameter) -> hparams_api.Discrete:
-    return hparams_api.Discrete(list(parameter.values))
-
+from spectrovae.tuning.hypermodel import make_hypermodel
+from spectrovae.tuning.search_space import SweepSettings, write_json
 
 OUTCOME = "outcome.json"
-"""Name of the file, in a trial's folder, that tells how it ended."""
+"""Name of the file, in a trial's folder, with its outcome."""
 
 CHECKPOINT = "checkpoint.weights.h5"
 """Name of the file with the weights of a trial's best epoch."""
 
+LOGS = "logs"
+"""Name of the folder, in a trial's folder, that TensorBoard reads."""
+
+_METRICS = ("loss", "rmse_db", "kl_loss", "distance")  # in the HParams view
+
 
 @dataclasses.dataclass(frozen=True)
 class TrialTask:
-    """What a process needs to know to run a trial.
+    """Everything a process needs to run a trial.
 
     Attributes:
         settings: What all trials have in common.
@@ -97,7 +50,7 @@ class TrialTask:
         folder: Where the outcome and the weights go.
         cache: Folder of the decoded recordings.
         linear_start: Folder of the shared linear start.
-        initial_weights: Weights to go on from, of an earlier trial; None for a new model.
+        initial_weights: File of weights to continue from, of an earlier trial; None for a new model.
         verbose: As for `keras.Model.fit`.
     """
 
@@ -113,12 +66,12 @@ class TrialTask:
 def run_in_child(task: TrialTask) -> dict[str, Any]:
     """Run a trial in a child process and wait for its end.
 
-    All memory that training took goes back to the system with the process, and a trial that the system kills
-    takes nothing else with it.
+    The memory of a training returns to the system with the process, and a trial that the system kills does no harm
+    to the sweep.
 
     Returns:
         The outcome: `history` (losses and metrics by epoch) or `reason` (why it failed), `num_parameters`,
-        `seconds`, `peak_memory_mb`, `arguments` (those chosen for the model).
+        `seconds`, `peak_memory_mb`, `arguments` (the chosen values).
     """
     outcome_file = task.folder / OUTCOME
     outcome_file.unlink(missing_ok=True)
@@ -139,7 +92,7 @@ def run_in_child(task: TrialTask) -> dict[str, Any]:
 
 
 def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context.ForkServerContext:
-    # Forked from a server that has imported TensorFlow and done nothing with it, a trial starts at once.
+    # A process that is forked from a server with TensorFlow imported, but not yet used, starts at once.
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -164,7 +117,7 @@ def _run_trial(task: TrialTask) -> None:
 
 def _train(task: TrialTask, outcome: dict[str, Any]) -> None:
     hp = keras_tuner.HyperParameters.from_config(task.hyperparameters)
-    hypermodel = task.settings.hypermodel(task.linear_start)
+    hypermodel = make_hypermodel(task.settings, task.linear_start)
     model = hypermodel.build(hp)
     outcome["num_parameters"] = model.count_params()
     outcome["arguments"] = hypermodel.declare_hyperparameters(hp)
@@ -208,3 +161,51 @@ def _explain_exit(exit_code: int | None) -> str:
     name = signal.Signals(-exit_code).name
     hint = " Most likely the system was out of memory." if name == "SIGKILL" else ""
     return f"The process of the trial was killed by {name}.{hint}"
+
+
+@contextlib.contextmanager
+def tensorboard_logs(
+    folder: str | Path, trial_id: str, hp: keras_tuner.HyperParameters
+) -> Iterator[keras.callbacks.TensorBoard]:
+    """Log a trial for TensorBoard, which is started on a folder above: `tensorboard --logdir sweeps/mine`.
+
+    KerasTuner does this only for tuners that train in its own process. The logs of an earlier run of the trial are
+    deleted.
+
+    Args:
+        folder: Where the event files go.
+        trial_id: Name of the trial in the HParams view.
+        hp: What is searched, and the values of the trial. KerasTuner's internal values are left out.
+
+    Yields:
+        The callback that logs losses and metrics. If the block raises an error, the trial is shown as failed.
+
+    Example:
+        >>> import tempfile
+        >>> import keras_tuner
+        >>> with tensorboard_logs(tempfile.mkdtemp(), "0", keras_tuner.HyperParameters()) as callback:
+        ...     type(callback).__name__
+        'TensorBoard'
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    values = {name: value for name, value in hp.values.items() if not name.startswith("tuner/")}
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default():
+        hparams_api.hparams_config(
+            [hparams_api.HParam(parameter.name, _domain(parameter)) for parameter in hp.space],
+            [hparams_api.Metric(f"epoch_{name}", "validation", f"val_{name}") for name in _METRICS],
+        )
+        hparams_api.hparams(values, trial_id)
+    status = api_pb2.STATUS_FAILURE
+    try:
+        yield keras.callbacks.TensorBoard(folder, write_graph=False)
+        status = api_pb2.STATUS_SUCCESS
+    finally:
+        with writer.as_default():
+            end = summary.session_end_pb(status).SerializeToString()
+            tf.summary.experimental.write_raw_pb(end, step=0)
+        writer.close()
+
+
+def _domain(parameter: keras_tuner.engine.hyperparameters.HyperParameter) -> hparams_api.Discrete:
+    return hparams_api.Discrete(list(parameter.values))

@@ -3,10 +3,10 @@
     python tests/benchmarks/bench_sweep.py memory                     # on composed music
     python tests/benchmarks/bench_sweep.py workers --audio FOLDER --max-trials 8 --epochs 3
 
-`memory` runs a sweep in this process and reads after each trial how much memory it holds, its
-report included, in MB, and the peak of each trial's process. `workers` runs the same grid of trials with a chief and
-one worker, then with a chief and two, all on this machine, each worker on a processor core of its own, and compares
-the times from the start of the first trial to the end of the last. Linux only.
+`memory` runs a sweep in this process. It prints the memory of this process after each trial and its report, in MB, and
+the peak memory of the trials' processes. `workers` runs the same grid of trials with a chief and one worker, then with a
+chief and two workers, all on this machine, each worker on a processor core of its own. It compares the times from the
+start of the first trial to the end of the last. Linux only.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from spectrovae.synthesis import compose_collection
 from spectrovae.tuning import Sweep, SweepSettings, read_results, write_report
+from spectrovae.tuning.chief import TOKEN_VARIABLE
 
 
 def sweep_settings(arguments: argparse.Namespace) -> SweepSettings:
@@ -38,12 +40,12 @@ def sweep_settings(arguments: argparse.Namespace) -> SweepSettings:
 
 
 def resident_memory() -> float:
-    """Return what this process holds now, in MB."""
+    """Return the memory of this process, in MB."""
     return int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def measure_memory(arguments: argparse.Namespace) -> None:
-    """Run a sweep in this process and print what it holds after each trial."""
+    """Run a sweep in this process and print its memory after each trial."""
     memory: list[float] = []
 
     def report(output: Path) -> None:
@@ -64,13 +66,14 @@ def time_workers(arguments: argparse.Namespace, num_workers: int, cache: Path) -
     """Return the seconds that a chief and some workers take, each worker on one core."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = str(free.getsockname()[1])
+    os.environ[TOKEN_VARIABLE] = secrets.token_hex()
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as output, contextlib.ExitStack() as stack:
         settings = sweep_settings(arguments)
         command = [sys.executable, "-m", "spectrovae.tuning", *settings.recordings, "--output", output]
         command += ["--cache", str(cache), "--tuner", "grid", "--epochs", str(settings.epochs), "--verbose", "0"]
-        command += ["--max-trials", str(arguments.max_trials), "--chief", address]
+        command += ["--max-trials", str(arguments.max_trials), "--chief", port]
         for name, values in settings.choices.items():
             command += [f"--{name.replace('_', '-')}", *map(str, values)]
         processes = []
@@ -94,7 +97,7 @@ def time_workers(arguments: argparse.Namespace, num_workers: int, cache: Path) -
 
 
 def start_pinned(command: list[str], cores: set[int]) -> subprocess.Popen:
-    """Start a process, and all that it starts, on some processor cores."""
+    """Start a process, and its children, on some processor cores."""
     here = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)  # a child inherits it
     try:
@@ -119,7 +122,7 @@ def main() -> None:
             measure_memory(arguments)
             return
         cache = Path(folder, "cache")
-        sweep_settings(arguments).datasets(cache)  # decoding is in neither time
+        sweep_settings(arguments).datasets(cache)  # neither time includes decoding
         alone, together = (time_workers(arguments, num_workers, cache) for num_workers in (1, 2))
         print(f"two workers over one: {together / alone:.2f} of the time")
 
