@@ -25,6 +25,14 @@ COMMAND = shlex.split(
 )
 
 
+def wait_for(condition, seconds=120):
+    """Wait until a function returns something true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
 def run_untrained(task):
     """Stand in for `run_in_child`: the loss is a known function of the chosen values, and 3 numbers fail."""
     from spectrovae.tuning.search_space import write_json
@@ -42,6 +50,16 @@ def run_untrained(task):
         outcome = {"reason": "loss became nan in epoch 1.", "seconds": 1.0}
     write_json(task.folder / OUTCOME, outcome)
     return outcome
+
+
+def make_trial(number, score, reason=None, **values):
+    """Return the result of a trial with these values; with a reason it failed."""
+    from spectrovae.tuning.results import TrialResult
+
+    status = "COMPLETED" if reason is None else "FAILED"
+    metrics = {} if reason else {"val_loss": score, "val_rmse_db": 5.0 + number}
+    score = None if reason else score
+    return TrialResult(f"{number:02d}", status, score, values, metrics, 2, 30.0, 1000 * number, 500.0, reason)
 
 
 def main() -> int:

@@ -4,9 +4,9 @@
     python tests/benchmarks/bench_sweep.py workers --audio FOLDER --max-trials 8 --epochs 3
 
 `memory` runs a sweep in this process. It prints the memory of this process after each trial and its report, in MB, and
-the peak memory of the trials' processes. `workers` runs the same grid of trials with a chief and one worker, then with a
-chief and two workers, all on this machine, each worker on a processor core of its own. It compares the times from the
-start of the first trial to the end of the last. Linux only.
+the peak memory of the trials' processes. `workers` runs the same grid of trials with a chief and one worker, then with
+two workers, all on this machine, each worker on a processor core of its own. It compares the times from the start of
+the first trial to the end of the last. Linux only.
 """
 
 import argparse

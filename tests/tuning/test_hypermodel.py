@@ -1,15 +1,11 @@
-import inspect
-
 import keras_tuner
 import numpy as np
 import pytest
 from sweeps import CHOICES, IGNORED_WARNINGS
 
-from spectrovae import SpectroVAE
-from spectrovae.model.networks import check_network
-from spectrovae.tuning import SpectroVAEHyperModel, choose_objective, search_space
-from spectrovae.tuning.hypermodel import SharedLinearStart
-from spectrovae.tuning.search_space import DEFAULT_CHOICES, OPTIONAL_CHOICES, buildable_choices
+from spectrovae.evaluation.sound_distance import SoundDistance
+from spectrovae.tuning import SpectroVAEHyperModel, choose_objective
+from spectrovae.tuning.hypermodel import GenerationDistance, SharedLinearStart
 
 pytestmark = IGNORED_WARNINGS
 
@@ -28,79 +24,6 @@ def random_hyperparameters(hypermodel, seed):
     for parameter in declared.space:
         declared.values[parameter.name] = parameter.random_sample(seed)
     return declared
-
-
-# What is searched
-
-
-def test_arguments_are_those_of_the_model_and_start_at_its_defaults():
-    arguments = search_space(keras_tuner.HyperParameters())
-    parameters = inspect.signature(SpectroVAE).parameters
-    assert set(arguments) == set(DEFAULT_CHOICES) and set(arguments) <= set(parameters)
-    for name, value in arguments.items():
-        assert value == parameters[name].default or parameters[name].default not in DEFAULT_CHOICES[name]
-    everything = search_space(keras_tuner.HyperParameters(), choices=OPTIONAL_CHOICES)
-    assert set(everything) == set(DEFAULT_CHOICES) | set(OPTIONAL_CHOICES) - {"learning_rate"}
-
-
-@pytest.mark.parametrize("shape", [(512, 512, 1), (64, 48, 1), (96, 320, 1)])
-@pytest.mark.parametrize("architecture", ["temporal", "classic"])
-def test_every_depth_that_is_proposed_can_be_built(shape, architecture):
-    choices = {"decoder_depth": range(1, 12)}
-    depths = buildable_choices(shape, architecture, choices)["decoder_depth"]
-    for depth in depths:
-        check_network(shape, architecture, depth)
-    for depth in set(range(1, 12)) - set(depths):
-        with pytest.raises(ValueError):
-            check_network(shape, architecture, depth)
-
-
-@pytest.mark.parametrize("depths", [(2, 3, 4, 5, 6), (6, 2), (6,), (1, 8)])
-@pytest.mark.parametrize("steps", [(1, 8, 32), (64, 1), (1,), (32, 100)])
-def test_every_combination_of_depth_and_codes_that_is_proposed_can_be_built(depths, steps):
-    choices = {"decoder_depth": depths, "latent_steps": steps}
-    try:
-        usable = buildable_choices((512, 512, 1), "temporal", choices)
-    except ValueError:
-        assert all(512 // 2**depth % number for depth in depths for number in steps)
-        return
-    for depth in usable["decoder_depth"]:
-        for number in usable["latent_steps"]:
-            check_network((512, 512, 1), "temporal", depth, number)
-    assert min(depths) in usable["decoder_depth"]
-    assert usable["latent_steps"] == [number for number in steps if 512 // 2 ** min(depths) % number == 0]
-
-
-def test_classic_models_have_one_code():
-    assert buildable_choices((64, 64, 1), "classic", {"latent_steps": [1, 4]})["latent_steps"] == [1]
-    with pytest.raises(ValueError, match="no value to choose for latent_steps.*one code"):
-        buildable_choices((64, 64, 1), "classic", {"latent_steps": [4]})
-
-
-def test_what_is_registered_before_has_precedence():
-    hp = keras_tuner.HyperParameters()
-    hp.Fixed("latent_dim", 77)
-    assert search_space(hp)["latent_dim"] == 77
-
-
-def test_bad_choices_are_refused():
-    hp = keras_tuner.HyperParameters()
-    with pytest.raises(ValueError, match="latent_size"):
-        search_space(hp, choices={"latent_size": [1]})
-    with pytest.raises(ValueError, match="no value to choose for decoder_depth.*multiple of 1024"):
-        search_space(hp, choices={"decoder_depth": [10]})
-
-
-def test_objective_is_one_that_compares():
-    assert choose_objective().name == "val_loss"
-    assert choose_objective(choices={"likelihood": ["gaussian"]}).name == "val_loss"
-    assert choose_objective(choices={"likelihood": ["gaussian", "bernoulli"]}).name == "val_rmse_db"
-    assert choose_objective("val_rmse_db").direction == "min"
-    with pytest.raises(ValueError, match="accuracy"):
-        choose_objective("accuracy")
-
-
-# The hypermodel
 
 
 def test_model_is_built_as_chosen(make_hypermodel):
@@ -200,3 +123,43 @@ def test_start_of_other_data_is_computed_anew(make_model, windows):
     for data in (windows, windows[:24]):
         start.adapt(make_model(), data)
     assert start.num_computed == 2
+
+
+# The distance
+
+
+def test_distance_is_that_of_generated_and_held_out_windows(make_model, windows):
+    model = make_model()
+    callback = GenerationDistance(windows[:32], [windows[32:40], windows[40:]], num_samples=16, seed=3)
+    history = model.fit(windows[:32], epochs=2, callbacks=[callback], verbose=0)
+    distance = SoundDistance(windows[:32], model.converter)
+    expected = distance.maximum_mean_discrepancy(model.generate(16, seed=3), windows[32:])
+    assert history.history["val_distance"][-1] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="num_samples=1"):
+        GenerationDistance(windows, windows, num_samples=1)
+
+
+def test_windows_that_are_not_finite_are_nan_away(make_model, windows, monkeypatch):
+    model = make_model()
+    model.fit(windows, verbose=0)
+    callback = GenerationDistance(windows[:32], windows[32:], num_samples=4)
+    callback.set_model(model)
+    callback.on_train_begin()
+    monkeypatch.setattr(model, "generate", lambda num_samples, seed: np.full((num_samples, 32, 32, 1), np.nan))
+    logs = {}
+    callback.on_epoch_end(0, logs)
+    assert np.isnan(logs["val_distance"])
+
+
+def test_any_tuner_can_search_by_distance(small_converter, windows, tmp_path):
+    choices = CHOICES | {"latent_dim": [2], "num_components": [1], "decoder_depth": [2]}
+    hypermodel = SpectroVAEHyperModel(small_converter, choices, measure_distance=True, seed=0)
+    search = keras_tuner.RandomSearch(
+        hypermodel, choose_objective("val_distance"), max_trials=1, directory=tmp_path, overwrite=True
+    )
+    search.search(windows[:32], validation_data=(windows[32:],), epochs=1, verbose=0)
+    (trial,) = search.oracle.trials.values()
+    assert trial.status == "COMPLETED" and trial.score == trial.metrics.get_last_value("val_distance")
+    hp = keras_tuner.HyperParameters()
+    with pytest.raises(ValueError, match="validation_data=None"):
+        hypermodel.fit(hp, hypermodel.build(hp), windows, verbose=0)

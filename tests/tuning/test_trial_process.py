@@ -1,11 +1,12 @@
-"""What KerasTuner's own callbacks can't see of trials in other processes: TensorBoard's view, and the distance."""
-
 import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
 
 import keras_tuner
-import numpy as np
 import pytest
-from sweeps import CHOICES, IGNORED_WARNINGS
+from sweeps import CHOICES, IGNORED_WARNINGS, wait_for
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
@@ -14,10 +15,9 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.list_session_groups import Handler
 
-from spectrovae.evaluation.sound_distance import SoundDistance
-from spectrovae.tuning import SpectroVAEHyperModel, Sweep, choose_objective, read_results
-from spectrovae.tuning.hypermodel import GenerationDistance
-from spectrovae.tuning.trial_process import tensorboard_logs
+from spectrovae.tuning import Sweep, read_results
+from spectrovae.tuning import sweep as sweep_module
+from spectrovae.tuning.trial_process import _explain_exit, tensorboard_logs
 
 pytestmark = IGNORED_WARNINGS
 
@@ -73,58 +73,40 @@ def test_failed_trial_is_shown_as_failed(hp, tmp_path):
     assert [session.status for session in group.sessions] == [api_pb2.STATUS_FAILURE]
 
 
+def test_exit_of_a_killed_process_is_explained():
+    assert "SIGKILL" in _explain_exit(-signal.SIGKILL) and "out of memory" in _explain_exit(-signal.SIGKILL)
+    assert "exit code 3" in _explain_exit(3)
+
+
 @pytest.mark.slow
-def test_sweep_by_distance_is_shown_and_compares_by_it(settings, tmp_path):
-    choices = CHOICES | {"latent_dim": [2, 4], "num_components": [1], "decoder_depth": [2]}
-    settings = dataclasses.replace(settings, choices=choices, objective="val_distance", epochs=2)
-    Sweep(settings, tmp_path, max_trials=2, verbose=0).search()
-    results = read_results(tmp_path)
-    assert [trial.status for trial in results.trials] == ["COMPLETED"] * 2
-    groups = session_groups(tmp_path)
-    assert set(groups) == {f"trial_{trial.trial_id}" for trial in results.trials}
-    for trial in results.trials:
-        group = groups[f"trial_{trial.trial_id}"]
-        assert group.hparams["latent_dim"].number_value == trial.values["latent_dim"]
-        assert trial.score == trial.metrics["val_distance"]
-        if trial.best_epoch == 2:
-            assert metrics_of(group)["epoch_distance"] == pytest.approx(trial.score, rel=1e-5)
-
-
-# The distance
-
-
-def test_distance_is_that_of_generated_and_held_out_windows(make_model, windows):
-    model = make_model()
-    callback = GenerationDistance(windows[:32], [windows[32:40], windows[40:]], num_samples=16, seed=3)
-    history = model.fit(windows[:32], epochs=2, callbacks=[callback], verbose=0)
-    distance = SoundDistance(windows[:32], model.converter)
-    expected = distance.maximum_mean_discrepancy(model.generate(16, seed=3), windows[32:])
-    assert history.history["val_distance"][-1] == pytest.approx(expected)
-    with pytest.raises(ValueError, match="num_samples=1"):
-        GenerationDistance(windows, windows, num_samples=1)
-
-
-def test_windows_that_are_not_finite_are_nan_away(make_model, windows, monkeypatch):
-    model = make_model()
-    model.fit(windows, verbose=0)
-    callback = GenerationDistance(windows[:32], windows[32:], num_samples=4)
-    callback.set_model(model)
-    callback.on_train_begin()
-    monkeypatch.setattr(model, "generate", lambda num_samples, seed: np.full((num_samples, 32, 32, 1), np.nan))
-    logs = {}
-    callback.on_epoch_end(0, logs)
-    assert np.isnan(logs["val_distance"])
-
-
-def test_any_tuner_can_search_by_distance(small_converter, windows, tmp_path):
-    choices = CHOICES | {"latent_dim": [2], "num_components": [1], "decoder_depth": [2]}
-    hypermodel = SpectroVAEHyperModel(small_converter, choices, measure_distance=True, seed=0)
-    search = keras_tuner.RandomSearch(
-        hypermodel, choose_objective("val_distance"), max_trials=1, directory=tmp_path, overwrite=True
+def test_trials_in_processes_complete_diverge_or_are_killed(settings, tmp_path, monkeypatch):
+    choices = {"latent_dim": [2], "num_components": [1], "decoder_depth": [2], "learning_rate": [1e-4, 1e30, 2e-4]}
+    settings = dataclasses.replace(
+        settings, choices=CHOICES | choices, tuner="grid", objective="val_distance", epochs=2
     )
-    search.search(windows[:32], validation_data=(windows[32:],), epochs=1, verbose=0)
-    (trial,) = search.oracle.trials.values()
-    assert trial.status == "COMPLETED" and trial.score == trial.metrics.get_last_value("val_distance")
-    hp = keras_tuner.HyperParameters()
-    with pytest.raises(ValueError, match="validation_data=None"):
-        hypermodel.fit(hp, hypermodel.build(hp), windows, verbose=0)
+    run = sweep_module.run_in_child
+
+    def kill_trial():
+        wait_for(multiprocessing.active_children)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    def run_and_kill_the_last(task):
+        if task.folder.name == "trial_2":
+            threading.Thread(target=kill_trial, daemon=True).start()
+        return run(task)
+
+    monkeypatch.setattr(sweep_module, "run_in_child", run_and_kill_the_last)
+    Sweep(settings, tmp_path, max_trials=3, verbose=0).search()
+    completed, diverged, killed = sorted(read_results(tmp_path).trials, key=lambda trial: trial.trial_id)
+    assert [trial.status for trial in (completed, diverged, killed)] == ["COMPLETED", "FAILED", "FAILED"]
+    assert completed.seconds > 0 and completed.peak_memory_mb > 100
+    assert "became" in diverged.reason and "epoch 1" in diverged.reason
+    assert "SIGKILL" in killed.reason and "out of memory" in killed.reason
+    # TensorBoard shows them too.
+    groups = session_groups(tmp_path)
+    assert {f"trial_{trial.trial_id}" for trial in (completed, diverged)} <= set(groups)
+    group = groups[f"trial_{completed.trial_id}"]
+    assert group.hparams["latent_dim"].number_value == completed.values["latent_dim"]
+    assert completed.score == completed.metrics["val_distance"]
+    if completed.best_epoch == 2:
+        assert metrics_of(group)["epoch_distance"] == pytest.approx(completed.score, rel=1e-5)
