@@ -320,3 +320,28 @@ class SpectrogramConverter:
         if self.scale == "linear":
             return values
         return np.where(values > 0, 10 ** (self.to_decibels(values) / 20), np.float32(0))
+
+
+def fitting_converter(converter: SpectrogramConverter | None, window_shape: tuple[int, ...]) -> SpectrogramConverter:
+    """Return a converter that makes windows of a shape: the given one, or one of standard settings.
+
+    Args:
+        converter: A converter, or None.
+        window_shape: `(bins, frames, 1)`.
+
+    Raises:
+        ValueError: If the converter makes windows of another shape.
+
+    Example:
+        >>> fitting_converter(None, (512, 256, 1)).window_shape
+        (512, 256, 1)
+    """
+    if converter is None:
+        bins, frames, _ = window_shape
+        return SpectrogramConverter(n_fft=2 * bins, hop_length=max(1, bins // 2), num_frames=frames)
+    if converter.window_shape != window_shape:
+        raise ValueError(
+            f"The converter makes windows of shape {converter.window_shape}, the model takes {window_shape}. Give "
+            f"the model input_shape=converter.window_shape. Received: converter={converter!r}"
+        )
+    return converter

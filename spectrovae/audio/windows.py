@@ -134,6 +134,17 @@ def check_windows(windows: Any, input_shape: tuple[int, ...]) -> None:
         )
 
 
+def check_codes(codes: Any, code_shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless this is a batch of codes; of several codes along a window there may be any number.
+
+    Example:
+        >>> check_codes(np.zeros((5, 48, 3)), code_shape=(32, 3))
+    """
+    if codes.shape[-1] != code_shape[-1] or len(codes.shape) != 1 + len(code_shape):
+        expected = ", ".join(map(str, ("num_windows", *code_shape)))
+        raise ValueError(f"Codes must have the shape ({expected}). Received: {tuple(codes.shape)}")
+
+
 def check_dataset(inputs: Any, input_shape: tuple[int, ...]) -> None:
     """Raise a ValueError, before anything is trained, if windows cannot be trained on.
 

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from spectrovae.audio.spectrogram import SpectrogramConverter
-from spectrovae.audio.windows import check_dataset, check_windows, iterate_batches, training_part
+from spectrovae.audio.spectrogram import SpectrogramConverter, fitting_converter
+from spectrovae.audio.windows import check_codes, check_dataset, check_windows, iterate_batches, training_part
 from spectrovae.checks import check_names, check_positive_int, check_seed, index_of_name
 from spectrovae.model import linear_start
 from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, build_classic_encoder
@@ -136,7 +136,7 @@ class SpectroVAE(distributed.DistributedModel):
         if self.can_adapt and warm_start and latent_steps == 1:
             self.encoder.get_layer("linear_mean").trainable = False
             self.decoder.get_layer("linear_window").trainable = False
-        self.converter = _fitting_converter(converter, self.input_shape)
+        self.converter = fitting_converter(converter, self.input_shape)
         prior = GaussianMixturePrior if latent_steps == 1 else SequencePrior
         self.prior = prior(num_components, learn_weights, seed=seed, name="prior")
         self.prior.build((None, *self.code_shape))
@@ -273,8 +273,7 @@ class SpectroVAE(distributed.DistributedModel):
             windows = training_part(x, kwargs.get("validation_split", 0.0))
             self.adapt(windows, verbose=int(verbose in ("auto", 1)))
         if self.compiled:
-            use_ema = getattr(self.optimizer, "use_ema", False)
-            kwargs["callbacks"] = with_own_callbacks(kwargs.get("callbacks"), use_ema)
+            kwargs["callbacks"] = with_own_callbacks(kwargs.get("callbacks"), self.optimizer)
         return super().fit(x, *args, shuffle=is_array if shuffle is None else shuffle, **kwargs)
 
     # What is fitted in closed form
@@ -373,9 +372,7 @@ class SpectroVAE(distributed.DistributedModel):
         rng = numpy_generator(seed, self.seed_generator) if texture else None
         windows = []
         for codes in iterate_batches(z, batch_size):
-            if codes.shape[-1] != self.latent_dim or len(codes.shape) != 1 + len(self.code_shape):
-                expected = ", ".join(map(str, ("num_windows", *self.code_shape)))
-                raise ValueError(f"Codes must have the shape ({expected}). Received: {tuple(codes.shape)}")
+            check_codes(codes, self.code_shape)
             means, scales = self.decode_moments(codes, with_scales=rng is not None)
             if rng is not None and self.likelihood.per_pixel:
                 means += texture * scales * self.texture.sample(len(means), rng, means.shape[2])
@@ -497,15 +494,3 @@ class SpectroVAE(distributed.DistributedModel):
 def _without_targets(data: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
     windows, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     return windows, sample_weight
-
-
-def _fitting_converter(converter: SpectrogramConverter | None, input_shape: tuple[int, ...]) -> SpectrogramConverter:
-    if converter is None:
-        bins, frames, _ = input_shape
-        return SpectrogramConverter(n_fft=2 * bins, hop_length=max(1, bins // 2), num_frames=frames)
-    if converter.window_shape != input_shape:
-        raise ValueError(
-            f"The converter makes windows of shape {converter.window_shape}, the model takes {input_shape}. Give "
-            f"the model input_shape=converter.window_shape. Received: converter={converter!r}"
-        )
-    return converter
