@@ -72,12 +72,12 @@ def make_converter(options: argparse.Namespace) -> SpectrogramConverter:
 
 def load_model(path: str | os.PathLike[str]) -> SpectroVAE:
     """Load a trained model; raise a ValueError if the file holds another model."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No such file: {path}. Give a .keras file that quickstart or train has written")
     import keras
 
     from spectrovae import SpectroVAE
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist: expected a .keras file that quickstart or train has written")
     model = keras.saving.load_model(path)
     if not isinstance(model, SpectroVAE):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a SpectroVAE")

@@ -10,9 +10,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command of `spectrovae.tuning`, and return its exit code."""
     try:
         from spectrovae.tuning.__main__ import main
+
+        return main(arguments, prog="spectrovae sweep")
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"spectrovae sweep: error: the package {error.name} is missing: pip install 'spectrovae[tuning]'\n"
         )
         return 2
-    return main(arguments, prog="spectrovae sweep")

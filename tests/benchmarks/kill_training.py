@@ -2,7 +2,7 @@
 
     python tests/benchmarks/kill_training.py --kills 20 --seed 0
 
-`examples/train.py` trains a small model on composed music. Most kills come at a random moment of an epoch or of its
+`spectrovae train` trains a small model on composed music. Most kills come at a random moment of an epoch or of its
 saving, some at a random moment of the start. All the while another thread reads the two model files; after each kill
 they are loaded. Ends with status 1 if an epoch was done twice without need, a file could not be read, something
 unfinished was left, or the last validation loss is further from those of the undisturbed trainings than they are from
@@ -31,7 +31,6 @@ import numpy as np
 from spectrovae.synthesis import compose_collection
 from spectrovae.training.resumable import CHECKPOINT_FILE, MODEL_FILE, read_history
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "train.py"
 SETTINGS = "--sample-rate 8000 --n-fft 64 --hop-length 16 --num-frames 32 --latent-dim 4 --num-components 2 "
 SETTINGS += "--decoder-depth 2 --width 8 --batch-size 16 --validation-split 0.3 --num-samples 2"
 
@@ -45,7 +44,7 @@ class Training:
         self.temporary = folder.with_name(f"{folder.name}_tmp")
         self.temporary.mkdir(parents=True)
         arguments = ["--output", str(folder), "--epochs", str(epochs), *SETTINGS.split()]
-        self.command = [sys.executable, str(PROGRAM), str(music), *arguments]
+        self.command = [sys.executable, "-m", "spectrovae", "train", str(music), *arguments]
         self.num_reads = 0
         self.errors: list[str] = []
 
