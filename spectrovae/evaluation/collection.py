@@ -98,6 +98,16 @@ def consecutive_windows(
     Raises:
         FileNotFoundError: If a given path does not exist.
         ValueError: If no file can be used, or a dataset is not one of `audio_dataset`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from spectrovae import SpectrogramConverter, compose_collection, consecutive_windows, dataset_report
+        >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=64, num_frames=100)
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = compose_collection(folder, num_pieces=1, duration=2.0, sample_rate=8000)
+        ...     windows = consecutive_windows(folder, converter)
+        >>> [position.start for position in dataset_report(windows).windows]
+        [0.0, 0.8]
     """
     loop_short_files = False
     if isinstance(recordings, tf.data.Dataset):
@@ -130,21 +140,14 @@ def encode_collection(model: SpectroVAE, recordings: Any, batch_size: int = 32) 
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> import numpy as np
-        >>> from spectrovae import SpectroVAE, SpectrogramConverter, encode_collection, find_similar, write_audio
-        >>> from spectrovae.audio.recordings import read_window
+        >>> from spectrovae import SpectroVAE, SpectrogramConverter, compose_collection, encode_collection
         >>> converter = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
         >>> model = SpectroVAE((32, 32, 1), 2, 2, decoder_depth=2, width=8, converter=converter, seed=0)
         >>> with TemporaryDirectory() as folder:
-        ...     for name, pitch in (("low", 0.1), ("high", 0.5)):
-        ...         write_audio(f"{folder}/{name}.wav", 0.5 * np.sin(pitch * np.arange(2048)), sample_rate=8000)
+        ...     _ = compose_collection(folder, num_pieces=1, duration=0.256, sample_rate=8000)
         ...     collection = encode_collection(model, folder)
-        ...     windows = converter.to_spectrogram(read_window(f"{folder}/low.wav", converter, start=0.064))[None]
         >>> collection.codes.shape
-        (8, 2)
-        >>> (nearest,) = find_similar(model, windows, collection, num=1)
-        >>> nearest.position.path.name
-        'low.wav'
+        (4, 2)
     """
     record = record_of(recordings)
     if record is None or not record.is_consecutive:
@@ -182,6 +185,17 @@ def find_similar(model: SpectroVAE, x: Any, collection: EncodedCollection, num: 
 
     Raises:
         ValueError: If `x` is neither windows nor codes, or `num` is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from spectrovae import SpectroVAE, find_similar
+        >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
+        >>> windows = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
+        >>> positions = tuple(WindowPosition(Path("song.wav"), start) for start in (0.0, 0.7, 1.4))
+        >>> collection = EncodedCollection(model.encode(windows), positions, scales=np.ones(2))
+        >>> (nearest,) = find_similar(model, windows[1:2], collection, num=1)
+        >>> nearest.position.start
+        0.7
     """
     check_positive_int("num", num)
     is_code = getattr(x, "shape", ())[1:] == model.code_shape

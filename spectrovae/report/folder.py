@@ -120,6 +120,15 @@ def write_results(
 
     Returns:
         The diagnosis on the held-out windows, or on the training windows where fewer than two are held out.
+
+    Example:
+        >>> import tempfile
+        >>> from spectrovae import SpectroVAE, audio_dataset, compose_collection, write_results
+        >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
+        >>> music, results = tempfile.mkdtemp(), tempfile.mkdtemp()
+        >>> _ = compose_collection(music, num_pieces=1, duration=0.1)
+        >>> training = audio_dataset(music, model.converter, verbose=0)
+        >>> diagnosis = write_results(model, training, None, {"loss": [2.0, 1.0]}, results, num_samples=2)
     """
     folder, converter = Path(folder), model.converter
     # Python's generator, since keras.utils.set_random_seed seeds it.
