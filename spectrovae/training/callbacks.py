@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 
 from spectrovae.training.distributed import share_variables
 from spectrovae.training.metrics import LIVE_SHARE
+from spectrovae.training.optimizer import averaged_weights, keeps_average, reset_slots
 
 logger = logging.getLogger(__name__)
 
@@ -134,37 +134,61 @@ class ReviveComponents(keras.callbacks.Callback):
         return {"live_share": self.live_share}
 
 
-@contextlib.contextmanager
-def reset_slots(optimizer: keras.optimizers.Optimizer | None, weights: Iterable[keras.Variable]) -> Iterator[None]:
-    """Have an optimizer follow what the `with` block assigns to weights.
+class _BeginAverage(keras.callbacks.Callback):
+    """Give the model its averaged weights before the other callbacks see what was validated."""
 
-    Where a number was changed, its momentum becomes 0, and the optimizer's average of past weights, with which a
-    training may end, becomes the new number: else both would drag it back.
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = contextlib.ExitStack()
 
-    Args:
-        optimizer: The optimizer, or None where there is none yet.
-        weights: Weights that it trains.
-    """
-    before = [(weight, weight.numpy()) for weight in weights]
-    yield
-    slots = {slot.path.rpartition("/")[2]: slot for slot in optimizer.variables} if optimizer else {}
-    for weight, old in before:
-        new = weight.numpy()
-        for kind, value in (("average", new), ("momentum", 0)):
-            slot = slots.get(f"{weight.path.replace('/', '_')}_{kind}")
-            if slot is not None and (new != old).any():
-                slot.assign(np.where(new != old, value, slot.numpy()))
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self.stack.enter_context(averaged_weights(self.model))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.stack.enter_context(averaged_weights(self.model))
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        # Early stopping restores weights here; the optimizer's average has to be theirs.
+        self.stack.enter_context(reset_slots(self.model.optimizer, self.model.trainable_variables))
 
 
-def with_own_callbacks(callbacks: Any, use_ema: bool) -> Any:
-    """Return callbacks behind those that `fit` adds where there is none of their kind.
+class _EndAverage(keras.callbacks.Callback):
+    """Go back to the weights that are trained, after the other callbacks."""
 
-    One revives dead components of the prior; where the optimizer averages the weights, another has the average
-    validated, since that is what the training ends with. They come first: what others save is what they leave.
+    def __init__(self, begin: _BeginAverage) -> None:
+        super().__init__()
+        self.begin = begin
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        self.begin.stack.close()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.begin.stack.close()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.begin.stack.close()
+
+
+def with_own_callbacks(callbacks: Any, optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return callbacks with those that `fit` adds, in the order in which they have to run.
+
+    Where the optimizer averages the weights, validation and all callbacks after an epoch work with the average: what
+    they save or restore is what `val_loss` was measured with. This replaces Keras' `SwapEMAWeights`. Dead components
+    are revived after that. At the very end come the callbacks that save the state of a training to resume it:
+    `BackupAndRestore`, and those whose attribute `saves_training` is true.
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
     callbacks = keras.tree.flatten(callbacks or [])
-    own = [keras.callbacks.SwapEMAWeights, ReviveComponents] if use_ema else [ReviveComponents]
-    missing = [kind() for kind in own if not any(isinstance(callback, kind) for callback in callbacks)]
-    return missing + callbacks
+    revivers = [callback for callback in callbacks if isinstance(callback, ReviveComponents)] or [ReviveComponents()]
+    savers = [
+        callback
+        for callback in callbacks
+        if isinstance(callback, keras.callbacks.BackupAndRestore) or getattr(callback, "saves_training", False)
+    ]
+    others = [callback for callback in callbacks if callback not in revivers + savers]
+    if keeps_average(optimizer):
+        others = [callback for callback in others if not isinstance(callback, keras.callbacks.SwapEMAWeights)]
+        begin = _BeginAverage()
+        others = [begin, *others, _EndAverage(begin)]
+    return others + revivers + savers

@@ -1,6 +1,7 @@
-"""The optimizer that trains where none is given, and one for what is fitted beside a training."""
+"""The default optimizer, one for what is fitted beside a training, and averages of weights."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -100,3 +101,57 @@ class ArrayAdam:
             square = 0.999 * square + 0.001 * np.square(gradient)
             self._moments[index] = mean, square
             variable.assign(variable.numpy() - rate * mean / (np.sqrt(square) + 1e-7))
+
+
+def keeps_average(optimizer: keras.optimizers.Optimizer | None) -> bool:
+    """Return whether an optimizer keeps an average of the weights.
+
+    Example:
+        >>> keeps_average(default_optimizer())
+        True
+    """
+    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)  # inner: with loss scaling
+
+
+@contextlib.contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Give a model the optimizer's average of its weights in the `with` block, if there is one.
+
+    What the block itself assigns to trainable weights stays.
+    """
+    if not keeps_average(model.optimizer) or int(model.optimizer.iterations) == 0:
+        yield
+        return
+    weights = model.trainable_variables
+    trained = [weight.numpy() for weight in weights]
+    model.optimizer.finalize_variable_values(weights)
+    average = [weight.numpy() for weight in weights]
+    try:
+        with reset_slots(model.optimizer, weights):
+            yield
+    finally:
+        for weight, old, given in zip(weights, trained, average, strict=True):
+            value = weight.numpy()
+            weight.assign(np.where(value == given, old, value))
+
+
+@contextlib.contextmanager
+def reset_slots(optimizer: keras.optimizers.Optimizer | None, weights: Iterable[keras.Variable]) -> Iterator[None]:
+    """Have an optimizer follow what the `with` block assigns to weights.
+
+    Where a number was changed, its momentum becomes 0, and the optimizer's average of past weights, with which a
+    training may end, becomes the new number: else both would drag it back.
+
+    Args:
+        optimizer: The optimizer, or None where there is none yet.
+        weights: Weights that it trains.
+    """
+    before = [(weight, weight.numpy()) for weight in weights]
+    yield
+    slots = {slot.path.rpartition("/")[2]: slot for slot in optimizer.variables} if optimizer else {}
+    for weight, old in before:
+        new = weight.numpy()
+        for kind, value in (("average", new), ("momentum", 0)):
+            slot = slots.get(f"{weight.path.replace('/', '_')}_{kind}")
+            if slot is not None and (new != old).any():
+                slot.assign(np.where(new != old, value, slot.numpy()))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import logging
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import tensorflow as tf
 from spectrovae.audio.windows import training_part
 from spectrovae.storage import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
 from spectrovae.training.distributed import DistributedModel, broadcast_bytes, is_chief, num_workers, run_on_chief
+from spectrovae.training.optimizer import averaged_weights
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +185,8 @@ def _copy_of_chief(strategy: tf.distribute.Strategy, path: Path) -> None:
 class _Keeper(keras.callbacks.Callback):
     """Write the files of a folder after each epoch, and add the epoch's row to `rows`."""
 
+    saves_training = True
+
     def __init__(self, folder: Path, rows: Rows) -> None:
         super().__init__()
         self.folder = folder
@@ -275,18 +277,6 @@ def _load_weights(model: keras.Model, path: Path) -> None:
     model.load_weights(path)
     if isinstance(learning_rate, float):  # not a schedule
         model.optimizer.learning_rate = learning_rate
-
-
-@contextlib.contextmanager
-def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Give the model the optimizer's average of its weights, if there is one, in the `with` block."""
-    weights = model.get_weights() if getattr(model.optimizer, "use_ema", False) else None
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    try:
-        yield
-    finally:
-        if weights is not None:
-            model.set_weights(weights)
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
