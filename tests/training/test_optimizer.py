@@ -15,7 +15,7 @@ def test_first_step_hardly_moves_what_starts_at_zero(make_model, windows):
     moves = []
     for optimizer in (default_optimizer(5e-4), keras.optimizers.AdamW(5e-4)):
         model = make_model()
-        model.compile(optimizer)
+        model.compile(optimizer, run_eagerly=True)
         model.fit(windows, batch_size=len(windows), verbose=0)
         moves.append(np.abs(model.decoder.get_layer("deep_window").kernel).max())
     np.testing.assert_allclose(moves, [5e-6, 5e-4], rtol=0.01)
