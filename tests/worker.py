@@ -1,4 +1,4 @@
-"""One of the processes that `test_distributed.py` starts: `python worker.py TASK FOLDER` writes results to the folder."""
+"""One of the processes that `test_distributed.py` starts: `python worker.py TASK FOLDER` leaves results there."""
 
 import json
 import os
