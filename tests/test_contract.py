@@ -8,7 +8,7 @@ import pytest
 
 import spectrovae
 from spectrovae import GaussianMixturePrior, SpectrogramConverter, SpectroVAE
-from spectrovae.model.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+from spectrovae.model.likelihood import BernoulliLikelihood, GaussianLikelihood
 from spectrovae.model.networks import LinearUpsampling1D
 from spectrovae.model.sequence_prior import SequencePrior, Transitions
 from spectrovae.training.callbacks import KLWarmup, ReviveComponents
@@ -23,7 +23,6 @@ TABLE = {
     LinearUpsampling1D: {"size": 4},
     GaussianLikelihood: {"per_pixel": True, "min_scale": 0.02, "initial_scale": 0.2},
     BernoulliLikelihood: {},
-    ContinuousBernoulliLikelihood: {"max_logit": 50.0},
     LinearWarmup: {"learning_rate": 1e-3, "num_steps": 7},
     KLWarmup: {"num_epochs": 3, "initial_weight": 0.1},
     ReviveComponents: {"live_share": 0.2},
