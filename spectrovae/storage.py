@@ -6,7 +6,10 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +33,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def replaced_when_complete(path: Path) -> Iterator[Path]:
+def replaced_when_complete(path: Path, is_private: bool = False) -> Iterator[Path]:
     """Give a hidden path to write: the file replaces `path` if the `with` block succeeds, and else goes.
 
     The content is on the disk before the name is, so that not even a power cut leaves half a file. What a killed
@@ -38,6 +41,7 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file; its folder must exist. The hidden path has the same ending.
+        is_private: Whether other users may not read it.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -49,7 +53,7 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
     part = begun.with_name(f"{begun.name}{_PART}{path.suffix}")
     try:
         # From its first moment under this name to its last it is locked: else it would be taken for a leftover.
-        with _locked(begun):
+        with _locked(begun, 0o600 if is_private else 0o666):
             os.rename(begun, part)
             yield part
             with part.open("rb+") as file:
@@ -66,8 +70,12 @@ def replaced_when_complete(path: Path) -> Iterator[Path]:
             begun.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, is_private: bool = False) -> None:
     """Make a folder if need be; an OSError says so if no file can be made in it.
+
+    Args:
+        folder: The folder.
+        is_private: Whether other users may not look into it, if it is made.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +84,7 @@ def check_writable(folder: Path) -> None:
         ['new']
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700 if is_private else 0o777, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -100,8 +108,17 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
+def exit_on_sigterm() -> None:
+    """Have SIGTERM end the program as `sys.exit(143)` does, so that it removes its temporary folders.
+
+    Nothing is changed where the program has a handler of its own, or outside the main thread.
+    """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
 def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
-    """Make a temporary folder, and clears away those of killed programs.
+    """Make a temporary folder, and clear away those of killed programs.
 
     Returns:
         The folder, and what removes it: its `close()`.
@@ -111,6 +128,7 @@ def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
         >>> folder.exists(), remover.close(), folder.exists()
         (True, None, False)
     """
+    exit_on_sigterm()
     remove_leftovers(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     remover = contextlib.ExitStack()
@@ -123,9 +141,9 @@ def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[IO[bytes] | None]:
+def _locked(path: Path, mode: int = 0o666) -> Iterator[IO[bytes] | None]:
     """Make an empty file that is locked as long as this program runs, or the `with` block."""
-    with path.open("wb") as file:
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # some network drives know no locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

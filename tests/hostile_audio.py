@@ -66,7 +66,7 @@ def write_formats(folder: Path) -> dict[str, str]:
     (folder / "offset.wav").write_bytes(encode(np.full(8000, 0.5)))
     (folder / "loud.wav").write_bytes(encode(20 * music(), subtype="FLOAT"))
     (folder / "a click in silence.wav").write_bytes(encode(np.eye(1, 8000, 4000)[0] / 2))
-    return dict.fromkeys(os.listdir(folder), "used")
+    return dict.fromkeys(os.listdir(folder), "used") | {"offset.wav": "silent"}
 
 
 def write_names(folder: Path) -> dict[str, str]:
@@ -127,8 +127,8 @@ def write_broken(folder: Path) -> dict[str, str]:
         content = encode(music(3), file_format)
         write(f"half.{file_format.lower()}", content[: len(content) // 2], "used or unreadable or empty")
     samples = whole[44:]
-    write("claims 0 samples.wav", wav_header(0) + samples, "empty")
-    write("claims half.wav", wav_header(len(samples) // 2) + samples, "too short")
+    write("claims 0 samples.wav", wav_header(0) + samples, "used")
+    write("claims half.wav", wav_header(len(samples) // 2) + samples, "used")
     write("claims 4 GB.wav", wav_header(0xFFFFFFFF) + samples, "used")
     write("claims 10 hours.wav", wav_header(2 * 8000 * TEN_HOURS) + samples, "used")
     write("claims 0 Hz.wav", wav_header(len(samples), sample_rate=0) + samples, "unreadable")

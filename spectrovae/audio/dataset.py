@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +20,7 @@ _NUM_READERS = min(4, os.cpu_count() or 1)
 """How many batches are read at once. One reader is faster than training; each holds a batch in memory."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class DatasetRecord:
     """All that is known of a dataset that `audio_dataset` returned.
 
@@ -59,12 +59,22 @@ def audio_dataset(
     cache: PathLike = "disk",
     loop_short_files: bool = False,
     verbose: int = 1,
+    normalize: str | None = None,
 ) -> tf.data.Dataset | tuple[tf.data.Dataset, tf.data.Dataset]:
     """Make a dataset of spectrogram windows from audio files, for `model.fit`.
 
     Every file is decoded once, with a progress bar; windows are then streamed from the cache, so that a
     larger collection needs no more memory. Files that are unreadable, empty, silent or shorter than a window
-    are left out, and one logged warning says which and why; programs ask `dataset_report`.
+    are left out, and one logged warning says which and why; it also names the used files that are odd: damaged, with a
+    wrong header, with channels that cancel, beyond full scale, or hardly above the floor. Programs ask
+    `dataset_report`.
+
+    The channels of a file are mixed to mono by one rule, whatever its format: their mean, without channels that have no
+    signal (40 dB below the loudest); where they cancel (their mean has less than half of the power of independent
+    channels: for two, 6 dB below their mean power), the strongest one alone. A constant offset is removed. Files are
+    read to the end of what decodes, whatever their header says. Where the format tells how many samples its encoder
+    added (MP3 with a LAME header, Ogg, Opus, M4A), they are cut off; AAC, AC-3 and WMA without such a note begin up to
+    50 ms late.
 
     A file of `n` windows and a bit gives `n` windows an epoch. With random offsets they start anywhere, anew
     each epoch, each in its own `n`-th of the file, so that all of it is seen evenly; else they are the first
@@ -89,6 +99,10 @@ def audio_dataset(
         loop_short_files: Repeats files shorter than a window until they fill one, instead of leaving them
             out.
         verbose: 1 for the progress bar, 0 for none.
+        normalize: `"file"` brings all files to one loudness, -20 dB (root mean square of the file, 0 dB being full
+            scale), but none beyond a peak of full scale: for field recordings that were made too quietly, and for
+            floating-point files beyond full scale. The gain of each is in `dataset_report(dataset).used`. `None`: as
+            they are.
 
     Returns:
         Dataset of float32 batches `(batch,) + converter.window_shape` with values in [0, 1] and a known
@@ -119,7 +133,7 @@ def audio_dataset(
         raise ValueError(f"`validation_split` must be in [0, 1). Received: validation_split={validation_split}")
     check_seed("seed", seed)
     converter = SpectrogramConverter() if converter is None else converter
-    recordings = Recordings(path_or_paths, converter, cache, loop_short_files, verbose)
+    recordings = Recordings(path_or_paths, converter, cache, loop_short_files, verbose, normalize)
     num_files = len(recordings.report.used)
     if not validation_split:
         return _windows(recordings, range(num_files), batch_size, random_offset, shuffle, seed)
@@ -231,7 +245,7 @@ def _windows(
         chosen = [used[position][0] for position in positions]
         return _windows(recordings, chosen, batch_size, random_offset, shuffle, seed)
 
-    own_report = RecordingsReport(tuple(recording for _, recording in used), report.left_out, report.window_duration)
+    own_report = dataclasses.replace(report, used=tuple(recording for _, recording in used))
     _records[dataset] = DatasetRecord(
         recordings, own_report, batch_size, is_consecutive=not (random_offset or shuffle), make_part=make_part
     )

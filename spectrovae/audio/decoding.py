@@ -68,15 +68,23 @@ class AudioReader:
             ValueError: If nothing of it can be decoded, or it has samples that are not finite or a thousand times full
                 scale, or more than a file of its size can hold.
         """
-        for rate, blocks in itertools.groupby(self._mixed(), key=lambda block: block[0]):
-            yield from _resample((mono for _, mono in blocks), rate, self.sample_rate)
+        yield from self._resampled(self._mixed())
 
-    def settle(self) -> None:
-        """Find out how the channels are to be mixed, so that the next pass of `read` is the last."""
-        while not self.is_settled:
-            for _ in self._mixed():
-                if not self._mixer.has_channels:
-                    return
+    def read_settled(self) -> Iterator[np.ndarray]:
+        """Yield the samples as `read` does, but as they should be at once: several channels are measured first."""
+        mixed = self._mixed()
+        first = list(itertools.islice(mixed, 1))
+        if self._mixer.has_channels:
+            while not self.is_settled:
+                for _ in mixed:
+                    pass
+                mixed = self._mixed()
+            first = []
+        yield from self._resampled(itertools.chain(first, mixed))
+
+    def _resampled(self, mixed: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
+        for rate, blocks in itertools.groupby(mixed, key=lambda block: block[0]):
+            yield from _resample((mono for _, mono in blocks), rate, self.sample_rate)
 
     def _mixed(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield sample rate and blocks `(samples,)`."""
@@ -115,19 +123,19 @@ class AudioReader:
         self.notes += notes
         num_decoded, rate = 0, 1
         try:
-            for pieces in segments or [None]:
+            for pieces in segments or [[]]:
                 for rate, block in self._decode_segment(pieces):
                     num_decoded += len(block)
                     yield rate, block
         except _UndecodableError as error:
             yield from self._decode_rest(num_decoded, num_decoded / rate, str(error))
 
-    def _decode_segment(self, pieces: list[Piece] | None) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode a segment of the file, or all of it, by libsndfile."""
+    def _decode_segment(self, pieces: list[Piece]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode a segment of the file, or without pieces all of it, by libsndfile."""
         # As bytes, since soundfile knows no names that are no UTF-8. Windows has none.
         name = self.path if os.name == "nt" else os.fsencode(self.path)
         try:
-            file = _SequentialFile(name if pieces is None else PiecedFile(self.path, pieces))
+            file = _SequentialFile(PiecedFile(self.path, pieces) if pieces else name)
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless samples
             reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
             raise _UndecodableError(reason) from error
@@ -142,7 +150,7 @@ class AudioReader:
                     yield rate, block
             except soundfile.LibsndfileError as error:
                 raise _UndecodableError(error.error_string or "the content is damaged") from error
-            if pieces is None and _TOLERANCE * rate < claimed - num_read < claimed < 1 << 48:
+            if not pieces and _TOLERANCE * rate < claimed - num_read < claimed < 1 << 48:
                 self.notes.append(
                     f"the header claims {claimed / rate:.1f} s, only {num_read / rate:.1f} s could be decoded"
                 )

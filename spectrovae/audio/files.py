@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from spectrovae.storage import PathLike
 
-# What libsndfile and ffmpeg read, without headerless samples (.raw), MATLAB files (.mat) and videos.
+# What libsndfile and ffmpeg read, the sound of videos as well, without headerless samples (.raw), MATLAB files (.mat).
 _EXTENSIONS = (
-    ".3gp .8svx .aac .ac3 .aif .aifc .aiff .alac .amr .ape .au .avr .caf .dsf .flac .htk .iff .m4a .m4b .mka "
-    ".mp1 .mp2 .mp3 .mpc .oga .ogg .opus .paf .pvf .rf64 .sd2 .sds .sf .snd .sph .spx .svx .tta .voc .w64 .wav "
-    ".wave .wma .wv .wve .xi"
+    ".3g2 .3ga .3gp .8svx .aac .ac3 .adts .aif .aifc .aiff .alac .amr .ape .asf .au .avi .avr .bwf .caf .dff "
+    ".dsf .dts .dtshd .eac3 .ec3 .flac .flv .gsm .htk .iff .ircam .loas .m2ts .m4a .m4b .m4p .m4r .m4v .mka .mkv "
+    ".mov .mp1 .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mts .nist .nut .oga .ogg .ogv .oma .opus .paf .pvf .qcp .ra .rf64 "
+    ".rm .sd2 .sds .sf .shn .snd .sph .spx .svx .tak .thd .truehd .tta .vob .voc .w64 .wav .wave .weba .webm "
+    ".wma .wv .wve .xi"
 )
 
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
@@ -46,28 +49,41 @@ def find_audio_files(path_or_paths: PathLike | Iterable[PathLike]) -> list[Path]
         ...     [path.name for path in find_audio_files(folder)]
         ['tone.wav']
     """
+    return search_audio_files(path_or_paths)[0]
+
+
+def search_audio_files(path_or_paths: PathLike | Iterable[PathLike]) -> tuple[list[Path], tuple[tuple[str, int], ...]]:
+    """List audio files as `find_audio_files` does, and count the others by ending, the most frequent first.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("tone.wav", "notes.txt", "cover.JPG", "back.jpg", "TAPE1"):
+        ...         Path(folder, name).touch()
+        ...     search_audio_files(folder)[1]
+        (('.jpg', 2), ('.txt', 1), ('without ending', 1))
+    """
     given = [path_or_paths] if isinstance(path_or_paths, (str, os.PathLike)) else list(path_or_paths)
     paths: list[Path] = []
-    num_others = 0
+    others: collections.Counter[str] = collections.Counter()
     for path in map(Path, given):
         if not path.exists() and not path.is_symlink():
             raise FileNotFoundError(f"No such file or folder: {path}")
-        taken, others = _search(path) if path.is_dir() else ([path], 0)
-        paths += taken
-        num_others += others
+        paths += _search(path, others) if path.is_dir() else [path]
+    passed_over = tuple(sorted(others.items(), key=lambda item: (-item[1], item[0])))
     if not paths:
+        counts = ", ".join(f"{number} {ending}" for ending, number in passed_over) or "none"
         raise ValueError(
-            f"No audio file in {', '.join(map(str, given)) or 'no path at all'} ({num_others} other files; "
+            f"No audio file in {', '.join(map(str, given)) or 'no path at all'} (other files: {counts}; "
             f"hidden ones are not looked at). Endings that are known: {' '.join(sorted(AUDIO_EXTENSIONS))}"
         )
     unique = {os.path.realpath(path): path for path in sorted(paths, reverse=True)}
-    return sorted(unique.values())
+    return sorted(unique.values()), passed_over
 
 
-def _search(folder: Path) -> tuple[list[Path], int]:
-    """Audio files in a folder and its sub-folders, and the number of others; each folder once."""
+def _search(folder: Path, others: collections.Counter[str]) -> list[Path]:
+    """List the audio files in a folder and its sub-folders, each folder once, and count the others by ending."""
     taken: list[Path] = []
-    num_others = 0
     visited: set[str] = set()
 
     def take_unsearchable(error: OSError) -> None:
@@ -83,10 +99,10 @@ def _search(folder: Path) -> tuple[list[Path], int]:
         files = [Path(parent, name) for name in names if not name.startswith(".")]
         audio_files = [file for file in files if _has_audio_ending(file)]
         taken += audio_files
-        num_others += len(files) - len(audio_files)
+        others.update(file.suffix.lower() or "without ending" for file in files if not _has_audio_ending(file))
         if _has_audio_ending(Path(parent)) and not folders and not audio_files and parent != str(folder):
             taken.append(Path(parent))
-    return taken, num_others
+    return taken
 
 
 def _has_audio_ending(path: Path) -> bool:

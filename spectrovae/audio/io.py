@@ -24,7 +24,9 @@ def read_blocks(path: PathLike, sample_rate: int, block_length: int = 1 << 16) -
     """Read an audio file block by block, mixed to mono and resampled.
 
     Memory is bounded, whatever the file says of itself. Formats that libsndfile does not know (M4A, AAC, WMA
-    …) are read with the program `ffmpeg`, if it is installed.
+    …) are read with the program `ffmpeg`, if it is installed. How channels are mixed, and what is done about wrong
+    headers and damage, `audio_dataset` says. A file of several channels is read twice, since its end decides how they
+    are mixed.
 
     Args:
         path: The file.
@@ -47,12 +49,7 @@ def read_blocks(path: PathLike, sample_rate: int, block_length: int = 1 << 16) -
     """
     check_sample_rate("sample_rate", sample_rate)
     check_positive_int("block_length", block_length)
-    return _read_settled(AudioReader(Path(path), sample_rate, block_length))
-
-
-def _read_settled(reader: AudioReader) -> Iterator[np.ndarray]:
-    reader.settle()
-    yield from reader.read()
+    return AudioReader(Path(path), sample_rate, block_length).read_settled()
 
 
 def read_audio(path: PathLike, sample_rate: int) -> np.ndarray:

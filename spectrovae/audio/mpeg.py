@@ -194,7 +194,7 @@ def _find_frame(file: BinaryIO, position: int, size: int) -> int | None:
 
 
 def _is_followed(file: BinaryIO, position: int, size: int) -> bool:
-    kinds = set()
+    kinds: set[tuple[int, int, int, bool]] = set()
     for _ in range(3):
         file.seek(position)
         frame = _parse(file.read(4))

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
-import json
 import logging
+import os
+import statistics
+import threading
 import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from spectrovae.audio.files import find_audio_files
+from spectrovae.audio.cache import (
+    CachedFrames,
+    DecodingFacts,
+    find_cached,
+    name_cache_file,
+    write_facts,
+    write_frames,
+)
+from spectrovae.audio.decoding import AudioReader
+from spectrovae.audio.files import search_audio_files
 from spectrovae.audio.io import read_blocks
+from spectrovae.audio.loudness import LoudnessMeter
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.storage import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
+
+# Of the files that are left out, or odd, a report names so many.
+_MAX_NAMED = 10
+
+# Threads, each of which decodes a file.
+_NUM_DECODERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -32,12 +48,20 @@ class Recording:
         num_frames: Its length in spectrogram frames.
         num_windows: How many windows that do not overlap it holds.
         seconds: Its length in seconds.
+        notes: What is odd about it: a header that is wrong, damage, channels that cancel or have no signal, samples
+            beyond full scale, a sound that hardly rises above the floor of the converter.
+        floor: Share of its pixels that lie on the floor of the converter, in [0, 1].
+        gain: Decibels by which it was made louder, with `normalize="file"`. What is generated from it can be brought
+            back with `waveform * 10 ** (-gain / 20)`.
     """
 
     path: Path
     num_frames: int
     num_windows: int
     seconds: float
+    notes: tuple[str, ...] = ()
+    floor: float = 0.0
+    gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,10 +71,12 @@ class LeftOutFile:
     Attributes:
         path: The file.
         reason: Why: unreadable, empty, too short or silent, with the details.
+        seconds: Its length in seconds, if it is too short.
     """
 
     path: Path
     reason: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,12 +96,14 @@ class WindowPosition:
 class RecordingsReport:
     """What became of the files that were found: each is either used or left out for a reason.
 
-    `str(report)` is a summary for people; odd characters of file names are escaped in it.
+    `str(report)` is a summary for people, which names ten files of each kind at most; odd characters of file names are
+    escaped in it.
 
     Attributes:
-        used: The files that are used, in order.
+        used: The files that are used, in order; `notes` of each say what is odd about it.
         left_out: The files that are not.
         window_duration: Length of a window in seconds.
+        passed_over: Endings of the other files in the folders, and how many there are of each, the most frequent first.
 
     Example:
         >>> recording = Recording(Path("tone.wav"), num_frames=200, num_windows=3, seconds=1.6)
@@ -91,6 +119,7 @@ class RecordingsReport:
     used: tuple[Recording, ...]
     left_out: tuple[LeftOutFile, ...]
     window_duration: float
+    passed_over: tuple[tuple[str, int], ...] = ()
 
     @property
     def num_windows(self) -> int:
@@ -119,8 +148,31 @@ class RecordingsReport:
         ]
         if self.left_out:
             lines[0] += f" {_count(len(self.left_out), 'file')} left out:"
-            lines += [f"  {printable(file.path)}: {printable(file.reason)}" for file in self.left_out]
+            lines += _first_lines([(file.path, file.reason) for file in self.left_out])
+        short = [file.seconds for file in self.left_out if file.seconds]
+        if len(short) > len(self.used):
+            seconds = statistics.median(short)
+            lines.append(
+                f"{_count(len(short), 'file')} shorter than a window. For short sounds such as drum hits use "
+                f"SpectrogramConverter.for_clips({seconds:.2g}), or loop_short_files=True to repeat each"
+            )
+        odd = [file for file in self.used if file.notes]
+        if odd:
+            lines.append(f"{_count(len(odd), 'used file')} to look at:")
+            lines += _first_lines([(file.path, "; ".join(file.notes)) for file in odd])
+        if self.passed_over:
+            endings = [f"{number} {printable(ending)}" for ending, number in self.passed_over[:_MAX_NAMED]]
+            endings += ["..."] if len(self.passed_over) > _MAX_NAMED else []
+            number = sum(number for _, number in self.passed_over)
+            lines.append(f"{_count(number, 'other file')} passed over by ending: {', '.join(endings)}")
         return "\n".join(lines)
+
+
+def _first_lines(files: list[tuple[Path, str]]) -> list[str]:
+    lines = [f"  {printable(path)}: {printable(text)}" for path, text in files[:_MAX_NAMED]]
+    if len(files) > _MAX_NAMED:
+        lines.append(f"  ... and {len(files) - _MAX_NAMED} more (`dataset_report` has all)")
+    return lines
 
 
 def printable(text: object) -> str:
@@ -148,34 +200,34 @@ def _duration(seconds: float) -> str:
 
 logger = logging.getLogger(__name__)
 
-# Part of every cache file's name: raise it when the content of cache files changes.
-_CACHE_VERSION = 1
-
 
 class Recordings:
     """The spectrogram frames of a collection of audio files, decoded once.
 
-    Frames are kept as float16 (0.02 dB of a range of 80 dB): 88 kB for a second of sound with the default
-    converter, 317 MB for an hour. On disk, they are one `.npy` file of shape `(frames, bins)` per recording,
-    written block by block: the memory needed grows neither with a file nor with the collection. A file's name
-    is made of path, size and time of the recording and of the converter's settings, so that a changed
-    recording is decoded again.
+    Files are decoded in parallel, one per processor. Frames are kept as float16 (0.02 dB of a range of 80 dB): 88 kB
+    for a second of sound with the default converter, 317 MB for an hour. On disk, they are one `.npy` file of shape
+    `(frames, bins)` per recording, written block by block: the memory needed grows neither with a file nor with the
+    collection. A file's name is made of path, size and time of the recording and of the settings, so that a changed
+    recording is decoded again; a `.json` file beside it holds what was found out.
 
     Args:
         path_or_paths: Files and folders, as in `find_audio_files`.
         converter: The `SpectrogramConverter`.
         cache: `"disk"`: a temporary folder (in `tempfile.gettempdir()`) that goes with this object, at the
             latest at the end of the program. `"memory"`: no files. A path: a folder that is kept, made if
-            need be, and used again by the next run.
+            need be, and used again by the next run. Other users may not read what is in it.
         loop_short_files: Repeats a file that is shorter than a window until it fills one; else it is left
             out.
         verbose: 1 for a progress bar, 0 for none.
+        normalize: `"file"` brings all files to one loudness, -20 dB (root mean square of the file, 0 dB being full
+            scale), but none beyond a peak of full scale, and none up by more than 60 dB. `None`: as they are.
 
     Attributes:
         report: The `RecordingsReport`.
 
     Raises:
         FileNotFoundError: If a given path does not exist.
+        OSError: If the cache cannot be written, or the disk is nearly full.
         ValueError: If no file can be used; the message says what was found.
 
     Example:
@@ -196,27 +248,33 @@ class Recordings:
         cache: PathLike = "disk",
         loop_short_files: bool = False,
         verbose: int = 1,
+        normalize: str | None = None,
     ) -> None:
+        if normalize not in (None, "file"):
+            raise ValueError(f'`normalize` must be None or "file". Received: normalize={normalize!r}')
         self.converter = converter
         self.loop_short_files = loop_short_files
-        paths = find_audio_files(path_or_paths)
+        self.normalize = normalize
+        paths, passed_over = search_audio_files(path_or_paths)
         self._folder = self._make_folder(cache)
-        self._sources: list[_CacheFile | np.ndarray] = []
+        self._sources: list[CachedFrames | np.ndarray] = []
         used: list[Recording] = []
         left_out: list[LeftOutFile] = []
-        progress = keras.utils.Progbar(len(paths), verbose=verbose, unit_name="file")
-        for path in paths:
-            try:
-                source = self._decode(path)
-                used.append(self._describe(path, source))
+        for path, outcome in zip(paths, self._decode_all(paths, verbose), strict=True):
+            if isinstance(outcome, LeftOutFile):
+                left_out.append(outcome)
+            else:
+                source, facts = outcome
+                num_frames = source.shape[0]
+                seconds = num_frames * converter.hop_length / converter.sample_rate
+                num_windows = num_frames // converter.num_frames
+                used.append(Recording(path, num_frames, num_windows, seconds, facts.notes, facts.floor, facts.gain))
                 self._sources.append(source)
-            except _UnusableError as error:
-                left_out.append(LeftOutFile(path, str(error)))
-            progress.add(1)
-        self.report = RecordingsReport(tuple(used), tuple(left_out), converter.window_duration)
+        self.report = RecordingsReport(tuple(used), tuple(left_out), converter.window_duration, passed_over)
         if not used:
             raise ValueError(f"No file can be used. {self.report}")
-        logger.log(logging.WARNING if left_out else logging.INFO, "%s", self.report)
+        is_odd = left_out or any(recording.notes for recording in used)
+        logger.log(logging.WARNING if is_odd else logging.INFO, "%s", self.report)
 
     def frames(self, index: int, start: int, num_frames: int) -> np.ndarray:
         """Return frames of one used file.
@@ -239,41 +297,134 @@ class Recordings:
             folder, remover = temporary_folder()
             weakref.finalize(self, remover.close)
             return folder
-        check_writable(Path(cache))
+        check_writable(Path(cache), is_private=True)
         remove_leftovers(Path(cache))
         return Path(cache)
 
-    def _decode(self, path: Path) -> _CacheFile | np.ndarray:
-        """Decode one file; returns its frames, or the cache file that holds them."""
-        if self._folder is None:
-            return np.concatenate(list(self._read(path)))
-        cached = self._folder / f"{self._fingerprint(path)}.npy"
-        if (found := _find_frames(cached, self.converter.num_bins)) is not None:
-            return found
-        with replaced_when_complete(cached) as part:
-            _write_frames(part, self._read(path), self.converter.num_bins)
-        if (written := _find_frames(cached, self.converter.num_bins)) is None:
-            raise OSError(
-                f"{cached} was damaged or removed while it was written. Start again, or choose another cache."
-            )
-        return written
+    def _decode_all(
+        self, paths: list[Path], verbose: int
+    ) -> list[tuple[CachedFrames | np.ndarray, DecodingFacts] | LeftOutFile]:
+        """Decode files in parallel; return what became of each, in order."""
+        progress = keras.utils.Progbar(len(paths), verbose=verbose, unit_name="file")
+        is_stopped = threading.Event()
+        # libsndfile and the Fourier transform let other threads run.
+        with ThreadPoolExecutor(min(_NUM_DECODERS, len(paths)), "decoder") as executor:
+            futures = [executor.submit(self._decode, path, is_stopped) for path in paths]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.add(1)
+            except BaseException:  # Ctrl-C as well: no thread may go on with its file
+                is_stopped.set()
+                executor.shutdown(wait=True, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
 
-    def _read(self, path: Path) -> Iterator[np.ndarray]:
-        """Yield the frames of one file as float16 (frames, bins), block by block."""
-        is_silent = True
+    def _decode(
+        self, path: Path, is_stopped: threading.Event
+    ) -> tuple[CachedFrames | np.ndarray, DecodingFacts] | LeftOutFile:
+        """Decode one file; return its frames, or the cache file that holds them, and what was found out."""
         try:
-            blocks = self._long_enough(read_blocks(path, self.converter.sample_rate))
-            for frames in self.converter.stream(blocks):
-                is_silent = is_silent and not frames.any()
+            if self._folder is None:
+                decoding = _Decoding(self, path, is_stopped)
+                while not decoding.is_complete:
+                    frames = np.concatenate(list(decoding.frames()))
+                return frames, decoding.facts()
+            try:
+                name = name_cache_file(path, self.converter, self.loop_short_files, self.normalize)
+            except OSError as error:
+                raise _UnusableError(f"unreadable: {error}") from error
+            cached, num_bins = self._folder / name, self.converter.num_bins
+            if (found := find_cached(cached, num_bins)) is not None:
+                return found
+            with replaced_when_complete(cached, is_private=True) as part:
+                decoding = _Decoding(self, path, is_stopped)
+                while not decoding.is_complete:
+                    write_frames(part, decoding.frames(), num_bins, path)
+                write_facts(cached, decoding.facts())
+            if (written := find_cached(cached, num_bins)) is None:
+                raise OSError(
+                    f"{cached} was damaged or removed while it was written. Start again, or choose another cache."
+                )
+            return written
+        except _UnusableError as error:
+            return LeftOutFile(path, str(error), error.seconds)
+
+
+class _UnusableError(Exception):
+    """A file cannot be used; the message is the reason."""
+
+    def __init__(self, reason: str, seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+class _Decoding:
+    """The frames of one file, in as many passes as it takes until channels and loudness are right."""
+
+    def __init__(self, recordings: Recordings, path: Path, is_stopped: threading.Event) -> None:
+        self.is_complete = False
+        self._converter = recordings.converter
+        self._loop_short_files = recordings.loop_short_files
+        self._normalize = recordings.normalize
+        self._is_stopped = is_stopped
+        self._reader = AudioReader(path, self._converter.sample_rate)
+        self._meter = LoudnessMeter()
+        self._gain: float | None = None if recordings.normalize else 0.0
+        self._num_pixels = self._num_on_floor = self._num_frames = self._num_clipped = 0
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield the frames of one pass as float16 (frames, bins), block by block."""
+        self._meter = LoudnessMeter()
+        self._num_pixels = self._num_on_floor = self._num_frames = self._num_clipped = 0
+        try:
+            for frames in self._converter.stream(self._long_enough(self._waveform())):
+                if self._is_stopped.is_set():
+                    raise _StoppedError
+                self._num_pixels += frames.size
+                self._num_on_floor += frames.size - int(np.count_nonzero(frames))
+                self._num_frames += len(frames)
+                self._num_clipped += int(np.count_nonzero(frames.max(axis=1) >= 1))
                 yield frames.astype(np.float16)
         except (OSError, ValueError) as error:
             raise _UnusableError(f"unreadable: {error}") from error
-        if is_silent:
+        if not self._reader.is_settled:
+            return
+        if self._gain is None:
+            self._gain = self._meter.gain_to_normalize()
+            if self._gain:
+                return
+        self.is_complete = True
+        if self._num_on_floor == self._num_pixels:
             raise _UnusableError("silent: never above the floor of the converter")
+
+    def facts(self) -> DecodingFacts:
+        """Return what was found out, after the last pass."""
+        floor = self._num_on_floor / self._num_pixels
+        notes = list(self._reader.notes)
+        if abs(self._meter.offset) > 0.01:
+            notes.append(f"a constant offset of {self._meter.offset:.2f} was removed")
+        if self._num_clipped and self._meter.peak > 1.05:
+            notes.append(
+                f"beyond full scale: a peak of {self._meter.peak_level:.1f} dB; {self._num_clipped} of "
+                f'{self._num_frames} frames are clipped at 0 dB, which normalize="file" avoids'
+            )
+        if floor > 0.9:
+            advice = ' (normalize="file" makes it louder)' if self._meter.gain_to_normalize() > 6 else ""
+            level = self._meter.peak_level
+            notes.append(f"{100 * floor:.0f} % of its pixels lie on the floor: its peak is {level:.1f} dB{advice}")
+        return DecodingFacts(tuple(notes), floor, self._gain or 0.0)
+
+    def _waveform(self) -> Iterator[np.ndarray]:
+        factor = np.float32(10 ** ((self._gain or 0.0) / 20))
+        for block in self._reader.read():
+            scaled = block * factor if self._gain else block
+            self._meter.add(scaled)
+            yield scaled
 
     def _long_enough(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Pass on a waveform's blocks; one shorter than a window is repeated or refused."""
-        window_length = self.converter.window_length
+        window_length, sample_rate = self._converter.window_length, self._converter.sample_rate
         head: list[np.ndarray] = []
         num_samples = 0
         while num_samples < window_length and (block := next(blocks, None)) is not None:
@@ -283,81 +434,18 @@ class Recordings:
             raise _UnusableError("empty: no samples")
         if num_samples >= window_length:
             return itertools.chain(head, blocks)
-        if not self.loop_short_files:
+        if not self._loop_short_files:
+            seconds = num_samples / sample_rate
             raise _UnusableError(
-                f"too short: {num_samples / self.converter.sample_rate:.2f} s, a window is "
-                f"{self.converter.window_duration:.2f} s (loop_short_files=True repeats it)"
+                f"too short: {seconds:.2f} s, a window is {self._converter.window_duration:.2f} s "
+                "(loop_short_files=True repeats it)",
+                seconds,
             )
         return iter([np.resize(np.concatenate(head), window_length)])
 
-    def _fingerprint(self, path: Path) -> str:
-        """Name of the cache file: changes with everything that its content depends on."""
-        settings = self.converter.get_config()
-        del settings["num_iterations"]
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise _UnusableError(f"unreadable: {error}") from error
-        facts = [_CACHE_VERSION, str(path.resolve()), status.st_size, status.st_mtime_ns, settings]
-        return hashlib.sha256(json.dumps([*facts, self.loop_short_files], sort_keys=True).encode()).hexdigest()
 
-    def _describe(self, path: Path, source: _CacheFile | np.ndarray) -> Recording:
-        num_frames = source.shape[0]
-        seconds = num_frames * self.converter.hop_length / self.converter.sample_rate
-        return Recording(path, num_frames, num_frames // self.converter.num_frames, seconds)
-
-
-class _UnusableError(Exception):
-    """A file cannot be used; the message is the reason."""
-
-
-class _CacheFile(NamedTuple):
-    """Where the frames of a recording lie on the disk."""
-
-    path: Path
-    shape: tuple[int, int]
-    offset: int
-
-    def map(self) -> np.ndarray:
-        # Mapped anew each time and let go after use: pages that stay mapped would count as the program's memory.
-        return np.memmap(self.path, np.float16, "r", self.offset, self.shape)
-
-
-def _find_frames(path: Path, num_bins: int) -> _CacheFile | None:
-    """Return a cache file's frames if it is there and whole.
-
-    NumPy reads headers with Python's own parser, which fails now and then when two threads use it at once ("AST
-    constructor recursion depth mismatch", Python 3.11). Here it is known what the header must be.
-    """
-    offset = len(_header(0, num_bins))
-    try:
-        num_frames, rest = divmod(path.stat().st_size - offset, num_bins * np.dtype(np.float16).itemsize)
-        with path.open("rb") as file:
-            is_whole = not rest and num_frames > 0 and file.read(offset) == _header(num_frames, num_bins)
-    except OSError:
-        return None
-    return _CacheFile(path, (num_frames, num_bins), offset) if is_whole else None
-
-
-def _write_frames(path: Path, blocks: Iterable[np.ndarray], num_bins: int) -> None:
-    """Write blocks (frames, bins) as one `.npy` file; the header again when their number is known."""
-    num_frames = 0
-    with path.open("wb") as file:
-        file.write(_header(num_frames, num_bins))
-        for block in blocks:
-            file.write(block.tobytes())
-            num_frames += len(block)
-        file.seek(0)
-        file.write(_header(num_frames, num_bins))
-
-
-def _header(num_frames: int, num_bins: int) -> bytes:
-    # NumPy leaves room for the first axis to grow: the header's length does not depend on it.
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f2", "fortran_order": False, "shape": (num_frames, num_bins)}
-    )
-    return header.getvalue()
+class _StoppedError(Exception):
+    """The program is about to end."""
 
 
 def read_window(path: PathLike, converter: SpectrogramConverter, start: float = 0.0) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,11 @@ from numpy.typing import ArrayLike
 
 from spectrovae.audio.phase import griffin_lim
 from spectrovae.checks import check_positive_int, check_sample_rate, check_seed, check_waveform
+
+# The offset is looked for in the first 30 s, by the means of blocks of a tenth of a second.
+_OFFSET_SECONDS = 30
+_OFFSET_MAX_SAMPLES = 1 << 20
+_OFFSET_BLOCKS_PER_SECOND = 10
 
 # Longer blocks are cut into pieces of this many samples.
 _MAX_BLOCK_LENGTH = 1 << 18
@@ -58,6 +64,49 @@ def stream_magnitudes(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int)
         yield _magnitudes(np.pad(pending, (0, n_fft // 2)), num_new, n_fft, hop_length)
 
 
+def remove_offset(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+    """Subtract the constant offset of a waveform, if it has one, block by block.
+
+    The offset is the median of the means of the first 300 tenths of a second. It is one only if it is far larger than
+    what chance makes of these means: a waveform without offset stays as it is.
+
+    Args:
+        blocks: Consecutive blocks of one waveform, each float32 `(samples,)`, of any lengths.
+        sample_rate: Samples per second (Hz).
+
+    Yields:
+        float32 blocks, of the same number of samples in all.
+
+    Example:
+        >>> sound = 0.1 * np.sin(np.arange(8000, dtype=np.float32))
+        >>> (block,) = remove_offset([sound + 0.4], sample_rate=8000)
+        >>> round(float(np.abs(block - sound).max()), 3)
+        0.0
+    """
+    blocks = iter(blocks)
+    head: list[np.ndarray] = []
+    num_samples = 0
+    while num_samples < min(_OFFSET_SECONDS * sample_rate, _OFFSET_MAX_SAMPLES):
+        if (block := next(blocks, None)) is None:
+            break
+        head.append(block)
+        num_samples += len(block)
+    offset = _offset_of(np.concatenate(head), sample_rate) if num_samples else np.float32(0)
+    for block in itertools.chain(head, blocks):
+        yield block - offset if offset else block
+
+
+def _offset_of(samples: np.ndarray, sample_rate: int) -> np.float32:
+    num_means = max(1, len(samples) * _OFFSET_BLOCKS_PER_SECOND // sample_rate)
+    length = len(samples) // num_means
+    means = samples[: num_means * length].reshape(num_means, length).mean(axis=1)
+    median = np.median(means)
+    # The standard error of a median, itself from a median.
+    error = 1.25 * 1.48 * np.median(np.abs(means - median)) / math.sqrt(num_means)
+    is_constant = num_means > 2 or samples.min() == samples.max()
+    return np.float32(median) if is_constant and abs(median) > 4 * error else np.float32(0)
+
+
 def _cut(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for block in blocks:
         for start in range(0, len(block), _MAX_BLOCK_LENGTH):
@@ -89,8 +138,11 @@ class SpectrogramConverter:
       do: beyond a `hop_length` of `n_fft // 4` it sounds worse, and beyond `n_fft // 2`, as in `classic()`,
       every attack is blurred.
     * The bin at half the sample rate, where music has next to nothing. It comes back as zero.
+    * A constant offset. It is removed first (`remove_offset`), or it would come back as rumble, since magnitudes do not
+      tell its sign.
     * Levels more than `dynamic_range` below 0 dB. They come back as exact silence.
-    * Levels above 0 dB, where only an offset or several partials in one bin get. They come back as 0 dB.
+    * Levels above 0 dB, where only several partials in one bin, and samples beyond full scale, get. They come back as
+      0 dB.
 
     Args:
         sample_rate: Samples per second (Hz) of the waveforms.
@@ -147,6 +199,32 @@ class SpectrogramConverter:
     def classic(cls) -> SpectrogramConverter:
         """The converter of the classic model: 44.1 kHz, linear magnitudes, frames that do not overlap."""
         return cls(sample_rate=44100, n_fft=1024, hop_length=1024, num_frames=512, scale="linear")
+
+    @classmethod
+    def for_clips(cls, seconds: float, sample_rate: int = 22050) -> SpectrogramConverter:
+        """Make a converter whose windows are as long as short clips, such as drum hits.
+
+        A window has 32 frames or more, a power of two as the default networks take them, and lasts at most `seconds`
+        where that can be; sounds that are still shorter can be repeated (`loop_short_files`). Frames are nearer to one
+        another for short windows.
+
+        Args:
+            seconds: Length of the clips: the shortest that is not to be left out.
+            sample_rate: Samples per second (Hz).
+
+        Raises:
+            ValueError: If `seconds` is not above 0 and finite.
+
+        Example:
+            >>> converter = SpectrogramConverter.for_clips(0.5)
+            >>> converter.num_frames, converter.hop_length, round(converter.window_duration, 2)
+            (64, 128, 0.37)
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"`seconds` must be above 0 (s). Received: seconds={seconds!r}")
+        hop_length = 256 if seconds * sample_rate >= 128 * 256 else 128
+        num_frames = 1 << max(5, int(math.log2(max(1.0, seconds * sample_rate / hop_length))))
+        return cls(sample_rate=sample_rate, hop_length=hop_length, num_frames=min(512, num_frames))
 
     @property
     def num_bins(self) -> int:
@@ -244,7 +322,8 @@ class SpectrogramConverter:
             ValueError: If a block is not a finite waveform.
         """
         waveforms = (check_waveform("block", block) for block in blocks if np.size(block))
-        for magnitudes in stream_magnitudes(waveforms, self.n_fft, self.hop_length):
+        without_offset = remove_offset(waveforms, self.sample_rate)
+        for magnitudes in stream_magnitudes(without_offset, self.n_fft, self.hop_length):
             yield self._to_values(magnitudes)
 
     def to_audio(self, spectrograms: ArrayLike, seed: int | None = None) -> np.ndarray:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -31,8 +32,13 @@ def iterate_batches(inputs: Any, batch_size: int = 32) -> Iterator[tf.Tensor]:
     """
     check_positive_int("batch_size", batch_size)
     num_batches = 0
-    for batch in _slices(inputs, batch_size) if hasattr(inputs, "shape") else inputs:
+    for batch in _batches_of(inputs, batch_size):
         windows = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if isinstance(windows, dict):
+            raise ValueError(
+                "Batches must be arrays, or tuples that begin with one. Received: a dict with the keys "
+                f"{list(windows)}; of a dataset take one with dataset.map(lambda batch: batch[key])"
+            )
         num_batches += 1
         tensor = tf.convert_to_tensor(windows)
         if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
@@ -76,9 +82,12 @@ def training_part(inputs: Any, validation_split: float) -> Any:
     return inputs[: math.ceil(len(inputs) * (1 - validation_split))]
 
 
-def _slices(array: Any, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, array.shape[0], batch_size):
-        yield array[start : start + batch_size]
+def _batches_of(inputs: Any, batch_size: int) -> Iterator[Any]:
+    if hasattr(inputs, "shape"):
+        return (inputs[start : start + batch_size] for start in range(0, inputs.shape[0], batch_size))
+    if isinstance(inputs, keras.utils.PyDataset):  # iterating over it would not end
+        return (inputs[index] for index in range(inputs.num_batches))
+    return iter([inputs] if isinstance(inputs, dict) else inputs)
 
 
 class WindowSample:
@@ -128,9 +137,15 @@ def check_windows(windows: Any, input_shape: tuple[int, ...]) -> None:
         >>> check_windows(np.zeros((5, 32, 32, 1)), (32, 32, 1))
     """
     if len(windows.shape) != 4 or tuple(windows.shape[1:]) != input_shape:
+        shape = tuple(windows.shape)
+        advice = ""
+        if shape == input_shape:
+            advice = ". A single window needs a first axis of 1: window[None]. A dataset of them needs .batch(16)."
+        elif shape[1:] == input_shape[:-1]:
+            advice = ". The last axis is missing: windows[..., None]."
         raise ValueError(
             f"The model takes windows of shape (num_windows, {', '.join(map(str, input_shape))}). "
-            f"Received: shape {tuple(windows.shape)}. A single window needs a first axis of 1."
+            f"Received: shape {shape}{advice}"
         )
 
 

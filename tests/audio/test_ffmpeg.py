@@ -8,13 +8,20 @@ import sys
 import numpy as np
 import pytest
 
-import spectrovae.audio.io
+import spectrovae.audio.ffmpeg
 from spectrovae.audio.io import read_audio, read_blocks
+
+AU = """
+def au(values, sample_rate=8000, num_channels=1):
+    samples = array.array("f", values)
+    samples.byteswap()
+    return struct.pack(">4s5I", b".snd", 24, 0xFFFFFFFF, 6, sample_rate, num_channels) + samples.tobytes()
+"""
 
 
 def make_program(path, body):
     """A stand-in for ffmpeg: it need not be installed to test how it is called."""
-    path.write_text(f"#!{sys.executable}\nimport array, sys, time\n{body}\n")
+    path.write_text(f"#!{sys.executable}\nimport array, os, struct, sys, time\n{AU}\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
@@ -30,20 +37,19 @@ def unknown(tmp_path, monkeypatch):
 def test_other_formats_are_read(unknown):
     body = """
 arguments = dict(zip(sys.argv, sys.argv[1:]))
-assert arguments["-i"].startswith("file:") and arguments["-f"] == "f32le" and arguments["-ac"] == "1"
-sys.stdout.buffer.write(array.array("f", [0.25] * int(arguments["-ar"])).tobytes())
+assert arguments["-i"].startswith("file:") and arguments["-protocol_whitelist"] == "file" and "-ac" not in arguments
+sys.stdout.buffer.write(au([0.25, 0.75] * 8000, num_channels=2))
 """
     make_program(unknown.with_name("ffmpeg"), body)
     audio = read_audio(unknown, 8000)
     assert audio.dtype == np.float32
-    np.testing.assert_array_equal(audio, np.full(8000, 0.25))
-    assert [len(block) for block in read_blocks(unknown, 8000, block_length=3000)] == [3000, 3000, 2000]
+    np.testing.assert_array_equal(audio, np.full(8000, 0.5))
+    assert [len(block) for block in read_blocks(unknown, 8000, block_length=3000)] == [1500] * 5 + [500]
 
 
 def test_program_that_ends_late_is_waited_for(unknown):
     body = """
-import os
-os.write(1, bytes(400))
+os.write(1, au([0] * 100))
 os.close(1)
 time.sleep(0.3)
 os._exit(0)
@@ -61,16 +67,18 @@ def test_reader_may_stop_early(unknown, monkeypatch):
             processes.append(self)
 
     monkeypatch.setattr(subprocess, "Popen", Recorded)
-    make_program(unknown.with_name("ffmpeg"), "while True: sys.stdout.buffer.write(bytes(4000))")
+    make_program(
+        unknown.with_name("ffmpeg"), "sys.stdout.buffer.write(au([]))\nwhile True: sys.stdout.buffer.write(bytes(4000))"
+    )
     blocks = read_blocks(unknown, 8000, block_length=100)
     assert len(next(blocks)) == 100
     blocks.close()
     assert [process.returncode for process in processes] == [-9]
 
 
-@pytest.mark.parametrize("body", ["time.sleep(60)", "import os; os.write(1, bytes(400)); os.close(1); time.sleep(60)"])
+@pytest.mark.parametrize("body", ["time.sleep(60)", "os.write(1, au([0] * 100)); os.close(1); time.sleep(60)"])
 def test_program_that_hangs_is_given_up(unknown, monkeypatch, body):
-    monkeypatch.setattr(spectrovae.audio.io, "_PATIENCE", 0.5)
+    monkeypatch.setattr(spectrovae.audio.ffmpeg, "_PATIENCE", 1.0)
     make_program(unknown.with_name("ffmpeg"), body)
     with pytest.raises(ValueError, match="stood still"):
         read_audio(unknown, 8000)
@@ -82,7 +90,7 @@ def test_program_that_hangs_is_given_up(unknown, monkeypatch, body):
         (None, "ffmpeg, which knows more formats, is missing"),
         ("sys.exit('moov atom not found\\nmore')", r"\(ffmpeg: moov atom not found\)"),
         ("sys.exit(1)", "ffmpeg: .*Format not recognised"),
-        ("sys.stdout.buffer.write(array.array('f', [float('nan')] * 9).tobytes())", "NaN or infinite"),
+        ("sys.stdout.buffer.write(au([float('nan')] * 9))", "NaN or infinite"),
     ],
 )
 def test_files_that_cannot_be_decoded(unknown, body, message):

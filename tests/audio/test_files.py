@@ -35,7 +35,7 @@ def test_links_are_followed_once(tmp_path):
 
 def test_nothing_found(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"No audio file in .*\(1 other files"):
+    with pytest.raises(ValueError, match=r"No audio file in .*\(other files: 1 \.txt;"):
         find_audio_files(tmp_path)
     with pytest.raises(ValueError, match="no path at all"):
         find_audio_files([])

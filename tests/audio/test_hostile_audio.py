@@ -37,18 +37,18 @@ def test_every_file_is_used_or_has_a_reason(tmp_path, monkeypatch, kind, cache):
     with unprivileged(folder):
         recordings = Recordings(folder, CONVERTER, tmp_path / "kept" if cache == "kept" else cache, verbose=0)
         assert_is_accounted_for(recordings, expected)
-    # One line each, that any terminal and any encoding takes.
+    # Few lines, that any terminal and any encoding takes.
     lines = str(recordings.report).splitlines()
-    assert len(lines) == 1 + len(recordings.report.left_out)
+    assert len(lines) <= 1 + min(len(recordings.report.left_out), 11) + 12 + 2
     assert all(line.isprintable() and line.encode("utf-8") for line in lines)
 
 
 def test_short_files_loop_whatever_they_hold(tmp_path):
-    (tmp_path / "one sample.wav").write_bytes(encode(np.array([0.5])))
+    (tmp_path / "one sample.wav").write_bytes(encode(np.array([0.5])))  # repeated, it is an offset and no sound
     (tmp_path / "one silent sample.wav").write_bytes(encode(np.array([0.0])))
     (tmp_path / "few.wav").write_bytes(encode(music(0.1)))
     recordings = Recordings(tmp_path, CONVERTER, "memory", loop_short_files=True, verbose=0)
-    expected = {"one sample.wav": "used", "one silent sample.wav": "silent", "few.wav": "used"}
+    expected = {"one sample.wav": "silent", "one silent sample.wav": "silent", "few.wav": "used"}
     assert_is_accounted_for(recordings, expected)
 
 
@@ -92,8 +92,9 @@ def resident_memory():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def test_mutated_files(tmp_path):
+def test_mutated_files(tmp_path, monkeypatch):
     """A few of the many that `benchmarks/fuzz_audio.py` tries, in one go."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # a program for each of them would take long
     contents = seed_contents()
     generator = np.random.default_rng(2)
     for index in range(300):

@@ -14,6 +14,7 @@ import soundfile
 
 import spectrovae.audio.recordings
 from spectrovae.audio.dataset import audio_dataset
+from spectrovae.audio.decoding import AudioReader
 from spectrovae.audio.io import write_audio
 from spectrovae.audio.recordings import LeftOutFile, Recording, Recordings, RecordingsReport, read_window
 from spectrovae.audio.spectrogram import SpectrogramConverter
@@ -49,13 +50,13 @@ def folder(tmp_path):
 def count_reads(monkeypatch):
     """Names of the files that were decoded."""
     names = []
-    read_blocks = spectrovae.audio.recordings.read_blocks
+    read = AudioReader.read
 
-    def count(path, sample_rate):
-        names.append(path.name)
-        return read_blocks(path, sample_rate)
+    def count(reader):
+        names.append(reader.path.name)
+        return read(reader)
 
-    monkeypatch.setattr(spectrovae.audio.recordings, "read_blocks", count)
+    monkeypatch.setattr(AudioReader, "read", count)
     return names
 
 
@@ -130,7 +131,7 @@ def test_kept_cache_is_used_again(folder, tmp_path, count_reads):
     assert "good too.flac" not in count_reads
     assert second.report == first.report
     np.testing.assert_array_equal(first.frames(1, 5, 9), second.frames(1, 5, 9))
-    assert len(os.listdir(cache)) == 2
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json"] * 2 + [".npy"] * 2
 
 
 def test_kept_cache_notices_changes(tmp_path, count_reads):
@@ -149,10 +150,11 @@ def test_kept_cache_notices_changes(tmp_path, count_reads):
     assert (num_reads(SpectrogramConverter(**other)), num_reads()) == (1, 0)
     # The number of Griffin-Lim iterations does not touch the frames.
     assert num_reads(SpectrogramConverter(**CONVERTER.get_config() | {"num_iterations": 8})) == 0
-    for content in (b"", b"garbage", next(cache.iterdir()).read_bytes()[:-1]):
-        for file in cache.iterdir():
-            file.write_bytes(content)
-        assert (num_reads(), num_reads()) == (1, 0)
+    for ending in ("npy", "json"):
+        for content in (b"", b"garbage", b"[]", next(cache.glob(f"*.{ending}")).read_bytes()[:-1]):
+            for file in cache.glob(f"*.{ending}"):
+                file.write_bytes(content)
+            assert (num_reads(), num_reads()) == (1, 0)
 
 
 def test_caches_need_no_parser(folder, monkeypatch):
@@ -170,17 +172,17 @@ def test_cache_files_are_plain_arrays(folder, tmp_path):
 
 
 def test_cache_that_goes_while_it_is_written(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(spectrovae.audio.recordings, "_find_frames", lambda *args: None)
+    monkeypatch.setattr(spectrovae.audio.recordings, "find_cached", lambda *args: None)
     with pytest.raises(OSError, match="damaged or removed"):
         Recordings(folder, CONVERTER, cache=tmp_path / "cache", verbose=0)
 
 
 def test_failed_decoding_leaves_no_half_file(folder, tmp_path, monkeypatch):
-    def fail_late(path, sample_rate):
-        yield noise(1)
+    def fail_late(reader):
+        yield noise(1).astype(np.float32)
         raise ValueError("bad packet")
 
-    monkeypatch.setattr(spectrovae.audio.recordings, "read_blocks", fail_late)
+    monkeypatch.setattr(AudioReader, "read", fail_late)
     with pytest.raises(ValueError, match="unreadable: bad packet"):
         Recordings(folder, CONVERTER, tmp_path / "cache", verbose=0)
     assert os.listdir(tmp_path / "cache") == []
@@ -190,7 +192,7 @@ def test_a_full_disk_is_not_blamed_on_the_recording(folder, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spectrovae.audio.recordings, "_write_frames", full)
+    monkeypatch.setattr(spectrovae.audio.recordings, "write_frames", full)
     with pytest.raises(OSError, match="No space left"):
         Recordings(folder, CONVERTER, verbose=0)
 
@@ -214,7 +216,7 @@ def test_short_files_can_be_looped(tmp_path):
     np.testing.assert_allclose(recordings.frames(0, 0, 64), expected, atol=3e-4)
 
 
-def test_memory_does_not_grow_with_the_collection(tmp_path):
+def test_memory_does_not_grow_with_the_collection(tmp_path, monkeypatch):
     long = np.tile(noise(30), 8)
     for index in range(6):
         soundfile.write(tmp_path / f"{index}.wav", long, 8000)
@@ -227,6 +229,7 @@ def test_memory_does_not_grow_with_the_collection(tmp_path):
         finally:
             tracemalloc.stop()
 
+    monkeypatch.setattr(spectrovae.audio.recordings, "_NUM_DECODERS", 1)
     files = sorted(tmp_path.glob("*.wav"))
     peak(files[0])  # what is imported late is not counted
     one, six = peak(files[0]), peak(files)
