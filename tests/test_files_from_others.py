@@ -104,5 +104,6 @@ def test_names_of_recordings_are_no_names_of_cache_files(tmp_path):
     expected = write_names(folder)
     Recordings(folder, CONVERTER, tmp_path / "cache", verbose=0)
     names = [path.name for path in (tmp_path / "cache").iterdir()]
-    assert len(names) == len(expected) and all(re.fullmatch(r"[0-9a-f]{64}\.npy", name) for name in names)
+    assert all(re.fullmatch(r"[0-9a-f]{64}\.(npy|json)", name) for name in names)
+    assert sum(name.endswith(".npy") for name in names) == len(expected)
     assert {path.name for path in tmp_path.iterdir()} == {"recordings", "cache"}
