@@ -18,6 +18,9 @@ NUM_PASSES = 8
 MAX_WINDOWS = 1536
 """How many windows `adapt` uses at most by default: twice as many hardly lower the held-out error further."""
 
+MAX_ITERATOR_WINDOWS = 512
+"""How many windows of a generator `fit` keeps in memory to adapt to them."""
+
 _PRIOR_PASSES = 3  # over the data, to learn how codes follow one another
 _RESIDUAL_WINDOWS = 128
 

@@ -21,9 +21,9 @@ from spectrovae.model.prior import GaussianMixturePrior
 from spectrovae.model.sequence_prior import SequencePrior
 from spectrovae.model.texture import Texture, check_texture
 from spectrovae.training import distributed
+from spectrovae.training.arguments import compile_arguments, evaluate_arguments, fit_arguments, read_ahead
 from spectrovae.training.callbacks import with_own_callbacks
 from spectrovae.training.metrics import bound_trackers, squared_error_db, update_trackers
-from spectrovae.training.optimizer import default_optimizer
 
 FORMAT_VERSION = 1
 """Version of the saved models that this library writes, and the newest that it reads."""
@@ -34,7 +34,6 @@ _BUILDERS = {
 }
 
 _NESTED = ("likelihood", "converter")  # arguments that are objects
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -232,21 +231,16 @@ class SpectroVAE(distributed.DistributedModel):
         weights = None if sample_weight is None else sample_weight[:num]
         return self.compute_metrics(windows[:num], windows[:num], reconstruction[:num], weights)
 
-    def compile(self, optimizer: Any = None, loss: None = None, jit_compile: bool = False, **kwargs: Any) -> None:
-        """Configure training, as `keras.Model.compile` does.
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configure training, as `keras.Model.compile` does, with the same arguments in the same order.
 
         Args:
-            optimizer: A Keras optimizer, best with a warm-up (`LinearWarmup`); by default `default_optimizer()`.
-            loss: None: the model brings its own, and a ValueError says so.
-            jit_compile: Whether to compile with XLA; measured to be slower on a CPU.
-            **kwargs: Further arguments of `keras.Model.compile`, such as `metrics`, which compare a window with
-                its reconstruction.
+            *args: A Keras optimizer, best with a warm-up (`LinearWarmup`); by default `default_optimizer()`. `loss` and
+                `loss_weights` must be None: the model brings its own loss.
+            **kwargs: Further arguments, such as `metrics`, which compare a window with its reconstruction.
+                `jit_compile` (XLA) is False by default; it was measured to be slower on a CPU.
         """
-        if loss is not None:
-            raise ValueError(
-                f"SpectroVAE brings its own loss, minus the evidence lower bound. Leave it out. Received: loss={loss!r}"
-            )
-        super().compile(optimizer=optimizer or default_optimizer(), jit_compile=jit_compile, **kwargs)
+        super().compile(**compile_arguments(*args, **kwargs))
         # Slots made while the step is traced would have it traced a second time.
         self.optimizer.build(self.trainable_variables)
 
@@ -254,27 +248,29 @@ class SpectroVAE(distributed.DistributedModel):
         """Compile a loaded model."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def fit(self, x: Any = None, *args: Any, shuffle: bool | None = None, **kwargs: Any) -> keras.callbacks.History:
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train, as `keras.Model.fit` does, after `adapt` where the model can be adapted and has not been.
 
         Args:
-            x: Windows of shape `(num_windows, bins, frames, 1)` with values in [0, 1], or a dataset of batches of them,
-                with or without targets, which are not used. Keras takes sample weights only beside targets.
-            *args: Further arguments of `keras.Model.fit`.
-            shuffle: Whether to shuffle an array before each epoch; by default yes. A dataset shuffles itself.
-            **kwargs: Further arguments of `keras.Model.fit`.
+            *args: Windows of shape `(num_windows, bins, frames, 1)` with values in [0, 1], or a dataset or generator of
+                batches of them, with or without targets, which are not used. Of a generator `adapt` reads only the
+                first windows, with which training then begins.
+            **kwargs: Further arguments of `keras.Model.fit`, in its order. An array is shuffled unless `shuffle=False`.
         """
-        is_array = hasattr(x, "shape")
-        check_dataset(x, self.input_shape)
-        if is_array and x.dtype not in _FLOATS:  # Keras would hand integers on as they are
-            x = np.asarray(x, np.float32)
-        if self.warm_start and self.can_adapt and not self.adapted and self.compiled:
-            verbose = kwargs.get("verbose", "auto")
-            windows = training_part(x, kwargs.get("validation_split", 0.0))
-            self.adapt(windows, verbose=int(verbose in ("auto", 1)))
+        given = fit_arguments(*args, **kwargs)
+        check_dataset(given["x"], self.input_shape)
         if self.compiled:
-            kwargs["callbacks"] = with_own_callbacks(kwargs.get("callbacks"), self.optimizer)
-        return super().fit(x, *args, shuffle=is_array if shuffle is None else shuffle, **kwargs)
+            if self.warm_start and self.can_adapt and not self.adapted:
+                windows = training_part(given["x"], given["validation_split"])
+                if hasattr(windows, "__next__"):
+                    windows, given["x"] = read_ahead(windows, linear_start.MAX_ITERATOR_WINDOWS)
+                self.adapt(windows, verbose=int(given["verbose"] in ("auto", 1)))
+            given["callbacks"] = with_own_callbacks(given["callbacks"], self.optimizer)
+        return super().fit(**given)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Measure, as `keras.Model.evaluate` does, with windows in the forms that `fit` takes."""
+        return super().evaluate(**evaluate_arguments(*args, **kwargs))
 
     # What is fitted in closed form
 

@@ -119,7 +119,7 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
 
     What the block itself assigns to trainable weights stays.
     """
-    if not keeps_average(model.optimizer) or int(model.optimizer.iterations) == 0:
+    if not keeps_average(model.optimizer) or model.optimizer.iterations.numpy() == 0:
         yield
         return
     weights = model.trainable_variables
