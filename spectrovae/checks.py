@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike
 SAMPLE_RATES = range(100, 10_000_001)
 """Sample rates in Hz that waveforms may have."""
 
+MAX_MODEL_SEED = 2**32 - 1
+"""Largest seed of a model: NumPy's and scikit-learn's generators take no larger ones."""
+
 
 def check_positive_int(name: str, value: int) -> int:
     """Return `value` as an int.
@@ -31,6 +34,30 @@ def check_positive_int(name: str, value: int) -> int:
     return int(value)
 
 
+_LARGEST = {
+    "latent_dim": 16_384,
+    "latent_steps": 16_384,
+    "num_components": 16_384,
+    "width": 16_384,
+    "decoder_depth": 24,
+    "num_kl_samples": 1_024,
+}
+
+
+def check_size(name: str, value: int) -> int:
+    """Return a size of a model as an int; a ValueError says so if it is not from 1 to the largest that makes sense.
+
+    A model that was saved by somebody else may claim any size: this is asked before any weight is made.
+
+    Example:
+        >>> check_size("latent_dim", 100)
+        100
+    """
+    if check_positive_int(name, value) > _LARGEST[name]:
+        raise ValueError(f"`{name}` must be at most {_LARGEST[name]:,}. Received: {name}={value!r}")
+    return int(value)
+
+
 def check_sample_rate(name: str, value: int) -> int:
     """Return `value` as an int; a ValueError says so if it is not among `SAMPLE_RATES`."""
     if check_positive_int(name, value) not in SAMPLE_RATES:
@@ -40,13 +67,52 @@ def check_sample_rate(name: str, value: int) -> int:
     return int(value)
 
 
-def check_seed(name: str, value: int | None) -> int | None:
-    """Return `value` as an int or None; a ValueError says so if it is something else, or negative."""
+def check_seed(name: str, value: int | None, largest: int = 2**62 - 1) -> int | None:
+    """Return a seed as an int or None; a ValueError says so if it is not from 0 to the largest that is told apart.
+
+    Example:
+        >>> check_seed("seed", 7), check_seed("seed", None)
+        (7, None)
+    """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
-        raise ValueError(f"`{name}` must be None or an integer of 0 or more. Received: {name}={value!r}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value <= largest:
+        raise ValueError(f"`{name}` must be None or an integer from 0 to {largest}. Received: {name}={value!r}")
     return int(value)
+
+
+def check_index(name: str, value: int | None, size: int) -> int | None:
+    """Return an index as an int or None; a ValueError says so if it is something else, or not from 0 to `size` - 1.
+
+    Example:
+        >>> check_index("component", np.int64(2), 3)
+        2
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < size:
+        raise ValueError(f"`{name}` must be None or an integer from 0 to {size - 1}. Received: {name}={value!r}")
+    return int(value)
+
+
+def check_factor(name: str, value: float) -> None:
+    """Raise a ValueError unless this is a finite number of 0 or more.
+
+    Example:
+        >>> check_factor("temperature", 0.8)
+    """
+    if not (isinstance(value, numbers.Real) and 0 <= value < np.inf):
+        raise ValueError(f"`{name}` must be a finite number of 0 or more. Received: {name}={value!r}")
+
+
+def check_finite(name: str, values: ArrayLike, reason: str) -> None:
+    """Raise a ValueError that gives the reason unless all numbers are finite.
+
+    Example:
+        >>> check_finite("codes", [0.5, 1.0], "the windows hold NaN")
+    """
+    if not np.isfinite(values).all():
+        raise ValueError(f"The {name} would not be finite: {reason}")
 
 
 def check_waveform(name: str, value: ArrayLike, batch: bool = False) -> np.ndarray:
@@ -97,9 +163,14 @@ def check_window_values(windows: ArrayLike) -> None:
     if not values.size:
         raise ValueError(f"`windows` is empty: expected at least one window. Received: windows.shape={values.shape}")
     least, largest = float(values.min()), float(values.max())
+    if not np.isfinite((least, largest)).all():
+        raise ValueError(
+            "Windows hold NaN or infinite values. Replace them, or leave these windows out. Received: values from "
+            f"{least:g} to {largest:g}"
+        )
     if not (least > -1e-4 and largest < 1 + 1e-4):
         raise ValueError(
-            "Windows must have finite values from 0 to 1, as SpectrogramConverter.to_spectrogram makes them: scale "
+            "Windows must have values from 0 to 1, as SpectrogramConverter.to_spectrogram makes them: scale "
             f"others to that range. Received: values from {least:g} to {largest:g}"
         )
 
