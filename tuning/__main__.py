@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectrovae.storage import exit_on_sigterm
 from spectrovae.tuning.search_space import (
     ARCHITECTURES,
+    CHOICE_NAMES,
     DEFAULT_CHOICES,
     OBJECTIVES,
     OPTIONAL_CHOICES,
@@ -38,6 +40,7 @@ def make_parser(prog: str = "python -m spectrovae.tuning") -> argparse.ArgumentP
         description="Search for the best model of your recordings. Started again with the same arguments, a sweep "
         "continues where it stopped. Results: report.html, trials.csv and best.json in the output folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("recordings", nargs="+", metavar="FOLDER", help="folders and files of recordings")
     parser.add_argument("--output", required=True, type=Path, help="folder of the sweep")
@@ -95,6 +98,7 @@ def _add_choices(group: argparse._ArgumentGroup) -> None:
             nargs="+",
             type=type(values[0]),
             default=list(values) if searched else None,
+            choices=CHOICE_NAMES.get(name),
             metavar="VALUE",
             help="values" if searched else f"not searched unless given, such as {' '.join(map(str, values))};",
         )
@@ -118,13 +122,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m spectrov
         prog: What the user has typed to start it, for messages.
 
     Returns:
-        Exit code: 0, 1 if no trial completed, 2 for arguments that cannot be used, 130 after an interruption.
+        Exit code: 0, 1 if no trial completed, 2 for arguments or files that cannot be used, 130 after Ctrl-C. SIGTERM
+        raises `SystemExit` with 143.
     """
     logging.basicConfig(format="%(message)s")
     options = make_parser(prog).parse_args(arguments)
+    exit_on_sigterm()
     try:
-        sweep = _make_sweep(options)
-        sweep.search()
+        _make_sweep(options).search()
+        return _conclude(options.output)
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted. The same command continues from here.\n")
         return 130
@@ -134,7 +140,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m spectrov
     except ModuleNotFoundError as error:
         sys.stderr.write(f"error: the package {error.name} is missing: pip install 'spectrovae[tuning]'\n")
         return 2
-    return _conclude(options.output)
 
 
 def _make_sweep(options: argparse.Namespace) -> Sweep:
@@ -209,10 +214,9 @@ def _option(name: str) -> str:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
-    return number
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, not {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hmac
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,11 +69,7 @@ def set_role(role: str, chief: str | None, worker_id: str | None) -> None:
         )
     if role == "chief" and worker_id is not None:
         raise ValueError(f"The chief has no name: leave out --worker-id. Received: worker_id={worker_id!r}")
-    if role == "worker" and (not worker_id or "chief" in worker_id):
-        raise ValueError(
-            f"A worker needs a name of its own, without the word chief in it. Received: worker_id={worker_id!r}"
-        )
-    tuner_id = "chief" if role == "chief" else str(worker_id)
+    tuner_id = "chief" if role == "chief" else _checked_worker_id(worker_id)
     os.environ.update(zip(_ENVIRONMENT, (tuner_id, host or "127.0.0.1", port), strict=True))
 
 
@@ -80,14 +77,27 @@ def current_role() -> str:
     """Return `"chief"`, `"worker"` or `"single"`, as KerasTuner's environment variables say.
 
     Raises:
-        ValueError: If only some of the variables are set.
+        ValueError: If only some of the variables are set, or a worker has a name that cannot be used.
     """
     try:
         if not distribute_utils.has_chief_oracle():
             return "single"
     except RuntimeError as error:
         raise ValueError(str(error)) from error
-    return "chief" if distribute_utils.is_chief_oracle() else "worker"
+    if distribute_utils.is_chief_oracle():
+        return "chief"
+    _checked_worker_id(os.environ[_ENVIRONMENT[0]])
+    return "worker"
+
+
+def _checked_worker_id(worker_id: str | None) -> str:
+    # It becomes the name of a file beside KerasTuner's oracle.json.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", worker_id or "") or re.search("chief|oracle", str(worker_id)):
+        raise ValueError(
+            "A worker needs a name of its own, of letters, digits, dots and dashes, without the words chief and "
+            f"oracle. Received: worker_id={worker_id!r}"
+        )
+    return str(worker_id)
 
 
 def shared_token() -> str:

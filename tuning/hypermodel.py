@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from spectrovae.model.pca import PARTS_PER_WINDOW, LinearOptimum, fit_linear_opt
 from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.storage import replaced_when_complete
 from spectrovae.training.optimizer import default_optimizer
-from spectrovae.training.resumable import averaged_weights
 from spectrovae.tuning.search_space import (
     DEFAULT_CHOICES,
     OPTIONAL_CHOICES,
@@ -99,9 +99,8 @@ class SharedLinearStart:
     def _load_or_compute(self, x: Any, pool_size: int, latent_steps: int) -> None:
         name = f"pool_{pool_size}" if latent_steps == 1 else f"pool_{pool_size}_steps_{latent_steps}"
         file = None if self.folder is None else self.folder / f"{name}.npz"
-        if file is not None and file.exists():
-            optima = _load(file)
-        else:
+        optima = [] if file is None else _load(file)
+        if [len(optimum.variances) for optimum in optima] != self.latent_dims:
             optima = self._compute(x, pool_size, latent_steps)
             self.num_computed += 1
             if file is not None:
@@ -132,16 +131,20 @@ def _save(file: Path, optima: list[LinearOptimum]) -> None:
 
 
 def _load(file: Path) -> list[LinearOptimum]:
-    with np.load(file, allow_pickle=False) as arrays:
-        spectra, courses, mean = (arrays[key] for key in ("spectra", "courses", "mean"))
-        optima: list[LinearOptimum] = []
-        while f"{len(optima)}_variances" in arrays:
-            prefix = f"{len(optima)}_"
-            own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
-            scalars = {key: value.item() for key, value in own.items() if value.ndim == 0}
-            kept = slice(len(own["variances"]))
-            shared = {"spectra": spectra[kept], "courses": courses[kept], "mean": mean}
-            optima.append(LinearOptimum(**own | scalars | shared))
+    """Return what `_save` wrote; nothing if there is no file, or one that is damaged."""
+    optima: list[LinearOptimum] = []
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            spectra, courses, mean = (arrays[key] for key in ("spectra", "courses", "mean"))
+            while f"{len(optima)}_variances" in arrays:
+                prefix = f"{len(optima)}_"
+                own = {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+                scalars = {key: value.item() for key, value in own.items() if value.ndim == 0}
+                kept = slice(len(own["variances"]))
+                shared = {"spectra": spectra[kept], "courses": courses[kept], "mean": mean}
+                optima.append(LinearOptimum(**own | scalars | shared))
+    except (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile):
+        return []
     return optima
 
 
@@ -200,9 +203,7 @@ class GenerationDistance(keras.callbacks.Callback):
         """Generate windows and add their distance to the log; NaN if they are not finite."""
         if logs is None:
             return
-        # Validation uses the average of the weights too, which is what the training ends with.
-        with averaged_weights(self.model):
-            windows = self.model.generate(self.num_samples, seed=self.seed)
+        windows = self.model.generate(self.num_samples, seed=self.seed)
         logs["val_distance"] = float("nan")
         if np.isfinite(windows).all():
             generated = self._distance.embed(windows)
@@ -332,7 +333,8 @@ class SpectroVAEHyperModel(keras_tuner.HyperModel):
         if self.measure_distance:
             callbacks.insert(0, self._distance_callback(training, kwargs.get("validation_data")))
         try:
-            if model.warm_start and model.can_adapt and not model.adapted:
+            # Of an iterator, `model.fit` reads ahead what it needs.
+            if model.warm_start and model.can_adapt and not model.adapted and not hasattr(training, "__next__"):
                 self.linear_start.adapt(model, training)
             history = model.fit(x, *args, callbacks=callbacks, **kwargs)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import keras_tuner
 import numpy as np
 import scipy.stats
+from keras_tuner.engine.trial import Trial
 
 from spectrovae.storage import replaced_when_complete
-from spectrovae.tuning.search_space import DEFAULT_CHOICES, SweepSettings, write_json
+from spectrovae.tuning.oracles import read_trials
+from spectrovae.tuning.search_space import DEFAULT_CHOICES, SweepSettings, read_json, write_json
 from spectrovae.tuning.sweep import SETTINGS, TRIALS, describe_values
 from spectrovae.tuning.trial_process import CHECKPOINT, OUTCOME
 
@@ -112,16 +112,15 @@ class SweepResults:
         """
         best = self.completed[0]
         folder = Path(TRIALS, f"trial_{best.trial_id}")
-        outcome = json.loads((self.output / folder / OUTCOME).read_text())
-        arguments = {"architecture": self.settings.architecture, "seed": self.settings.seed}
-        learning_rate = outcome["arguments"].pop("learning_rate", None)
+        arguments = {"architecture": self.settings.architecture, "seed": self.settings.seed} | best.values
+        learning_rate = arguments.pop("learning_rate", None)
         write_json(
             file,
             dataclasses.asdict(best)
             | {
                 "objective": self.objective,
                 "converter": self.settings.make_converter().get_config(),
-                "arguments": arguments | outcome["arguments"],
+                "arguments": arguments,
                 "learning_rate": learning_rate,
                 "weights": str(folder / CHECKPOINT),
             },
@@ -136,18 +135,21 @@ def read_results(output: str | Path) -> SweepResults:
 
     Raises:
         FileNotFoundError: If there is no sweep in it.
+        ValueError: If a file in it is damaged or not of this sweep.
     """
     output = Path(output)
     settings = SweepSettings.load(output / SETTINGS)
-    trials = [_read_trial(file) for file in sorted((output / TRIALS).glob("trial_*/trial.json"))]
+    trials = [_result_of(trial, output / TRIALS) for trial in read_trials(output / TRIALS, settings)]
     trials.sort(key=lambda trial: (trial.status != "COMPLETED", trial.score or 0.0))
     return SweepResults(output, settings, tuple(trials))
 
 
-def _read_trial(file: Path) -> TrialResult:
-    trial = keras_tuner.engine.trial.Trial.load(str(file))
-    outcome_file = file.with_name(OUTCOME)
-    outcome = json.loads(outcome_file.read_text()) if outcome_file.exists() else {}
+def _result_of(trial: Trial, folder: Path) -> TrialResult:
+    file = folder / f"trial_{trial.trial_id}" / OUTCOME
+    outcome = read_json(file) if file.exists() else {}
+    for name in ("seconds", "num_parameters", "peak_memory_mb"):
+        if not isinstance(outcome.get(name), int | float | None):
+            raise ValueError(f"{file} is damaged: {name} is {outcome[name]!r}. Remove its folder")
     completed, failed = trial.status == "COMPLETED", trial.status == "FAILED"
     metrics = trial.metrics.metrics if completed else {}
     return TrialResult(
@@ -162,7 +164,7 @@ def _read_trial(file: Path) -> TrialResult:
         seconds=outcome.get("seconds"),
         num_parameters=outcome.get("num_parameters"),
         peak_memory_mb=outcome.get("peak_memory_mb"),
-        reason=(trial.message or outcome.get("reason", "unknown")) if failed else None,
+        reason=str(trial.message or outcome.get("reason", "unknown")) if failed else None,
     )
 
 

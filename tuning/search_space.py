@@ -8,10 +8,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import math
+import numbers
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectrovae.checks import MAX_MODEL_SEED, check_positive_int, check_seed, check_size
 from spectrovae.storage import replaced_when_complete
 
 if TYPE_CHECKING:
@@ -35,6 +38,12 @@ OPTIONAL_CHOICES: dict[str, tuple] = {
     "latent_steps": (1, 8, 16, 32),
 }
 """The arguments that are searched on request, and values worth trying."""
+
+CHOICE_NAMES = {
+    "likelihood": ("gaussian", "heteroscedastic_gaussian", "bernoulli"),
+    "posterior": ("diagonal", "full"),
+}
+"""The possible values of arguments that are words."""
 
 ARCHITECTURES = ("temporal", "classic")
 """The networks that a sweep can train."""
@@ -120,11 +129,16 @@ def buildable_choices(
     from spectrovae.model.classic import check_classic_grid
     from spectrovae.model.networks import check_grid
 
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"`architecture` must be one of {ARCHITECTURES}. Received: architecture={architecture!r}")
     choices = dict(choices or {})
     known = DEFAULT_CHOICES | OPTIONAL_CHOICES
     if unknown := set(choices) - set(known):
         raise ValueError(f"`choices` must be values of {sorted(known)}. Received: {sorted(unknown)}")
     usable = {name: list(dict.fromkeys(values)) for name, values in (DEFAULT_CHOICES | choices).items()}
+    for name, values in usable.items():
+        for value in values:
+            _check_choice(name, value)
     check = check_classic_grid if architecture == "classic" else check_grid
     reasons: dict[tuple, str] = {}
 
@@ -151,6 +165,22 @@ def buildable_choices(
                 f"Received: choices={choices}"
             )
     return usable
+
+
+def _check_choice(name: str, value: Any) -> None:
+    """Raise a ValueError unless an argument may have this value."""
+    if name in CHOICE_NAMES:
+        if value not in CHOICE_NAMES[name]:
+            raise ValueError(f"`{name}` must be one of {CHOICE_NAMES[name]}. Received: {name}={value!r}")
+    elif name == "learning_rate":
+        if not (_is_number(value) and value > 0):
+            raise ValueError(f"`{name}` must be a number above 0. Received: {name}={value!r}")
+    else:
+        check_size(name, value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def choose_objective(name: str = "auto", choices: Mapping[str, Iterable] | None = None) -> keras_tuner.Objective:
@@ -239,17 +269,21 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more. Received: {name}={getattr(self, name)}")
-        if not 0 < self.validation_split < 1:
+            check_positive_int(name, getattr(self, name))
+        if self.max_parameters is not None:
+            check_positive_int("max_parameters", self.max_parameters)
+        if self.seed is None:
+            raise ValueError("`seed` must be an integer of 0 or more. Received: seed=None")
+        check_seed("seed", self.seed, MAX_MODEL_SEED)
+        if not (_is_number(self.validation_split) and 0 < self.validation_split < 1):
             raise ValueError(
                 "validation_split must be above 0 and below 1: trials are compared on held-out recordings. "
-                f"Received: validation_split={self.validation_split}"
+                f"Received: validation_split={self.validation_split!r}"
             )
         if self.tuner not in TUNERS:
             raise ValueError(f"tuner must be one of {', '.join(TUNERS)}. Received: tuner={self.tuner!r}")
         choose_objective(self.objective)
-        buildable_choices(self.make_converter().window_shape, self.architecture, self.choices)
+        _ = self.usable_choices  # raises a ValueError if there are none
 
     @property
     def usable_choices(self) -> dict[str, list]:
@@ -260,11 +294,19 @@ class SweepSettings:
         """Return the converter that makes the windows."""
         from spectrovae.audio.spectrogram import SpectrogramConverter
 
+        known = inspect.signature(SpectrogramConverter).parameters
+        if unknown := set(self.converter) - set(known):
+            raise ValueError(f"`converter` must be arguments of {sorted(known)}. Received: {sorted(unknown)}")
         return SpectrogramConverter(**self.converter)
 
     def make_objective(self) -> keras_tuner.Objective:
         """Return the objective by which trials are compared."""
         return choose_objective(self.objective, self.choices)
+
+    def declare(self, hp: keras_tuner.HyperParameters) -> None:
+        """Register the arguments that are searched."""
+        choose_arguments(hp, self.make_converter().window_shape, self.architecture, self.choices)
+        choose_learning_rate(hp, self.choices)
 
     def datasets(self, cache: str | Path) -> tuple[tf.data.Dataset, tf.data.Dataset]:
         """Return the training and the validation windows; the recordings are decoded once into the cache."""
@@ -287,9 +329,21 @@ class SweepSettings:
 
     @classmethod
     def load(cls, file: Path) -> SweepSettings:
-        """Read settings that `save` wrote."""
-        values = json.loads(file.read_text())
-        return cls(**values | {"recordings": tuple(values["recordings"])})
+        """Read settings that `save` wrote.
+
+        Raises:
+            FileNotFoundError: If the file does not exist.
+            ValueError: If it does not hold settings of a sweep.
+        """
+        values = read_json(file)
+        known = {field.name for field in dataclasses.fields(cls)}
+        recordings = values.get("recordings")
+        if not set(values) <= known or not isinstance(recordings, list):
+            raise ValueError(f"{file} does not hold the settings of a sweep of this version")
+        try:
+            return cls(**values | {"recordings": tuple(map(str, recordings))})
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} does not hold the settings of a sweep of this version: {error}") from error
 
     def differences(self, other: SweepSettings) -> list[str]:
         """Return for each setting that differs a text such as `epochs: 10, not 20`."""
@@ -301,3 +355,14 @@ def write_json(file: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
     with replaced_when_complete(file) as part:
         part.write_text(json.dumps(value, indent=1))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; a ValueError says so if that is not an object with names."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} is damaged: it holds no JSON object")
+    return values

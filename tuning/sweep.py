@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,19 @@ import keras_tuner
 from keras_tuner.engine import base_tuner
 
 from spectrovae.audio.recordings import Recordings
+from spectrovae.storage import check_writable, remove_leftovers
 from spectrovae.tuning.chief import connect, current_role, heartbeat, serve, shared_token
-from spectrovae.tuning.hypermodel import make_hypermodel
-from spectrovae.tuning.oracles import make_oracle
+from spectrovae.tuning.oracles import DurableOracle, is_trial_id, make_oracle
 from spectrovae.tuning.search_space import WORKER_TIMEOUT, SweepSettings, write_json
 from spectrovae.tuning.trial_process import CHECKPOINT, TrialTask, run_in_child
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: two sweeps in one folder are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
 SETTINGS, TRIALS, CACHE, LINEAR_START = "settings.json", "trials", "audio_cache", "linear_start"
+LOCK = ".lock"
 """Names of the files and folders, in a sweep's folder, besides the results."""
 
 
@@ -42,8 +49,11 @@ class Sweep(base_tuner.BaseTuner):
         report: Called with the folder each time a trial has ended, such as `write_report`. Workers do not call it.
 
     Raises:
-        ValueError: If the folder holds a sweep of other settings, or no recording can be used.
+        ValueError: If the folder holds a sweep of other settings or damaged files, no recording can be used, or an
+            argument is out of its range.
         FileNotFoundError: If a path of `settings.recordings` does not exist.
+        BlockingIOError: If another sweep is using the folder.
+        OSError: If the folder cannot be written.
 
     Example:
         >>> from spectrovae.tuning import Sweep, SweepSettings
@@ -69,17 +79,32 @@ class Sweep(base_tuner.BaseTuner):
         self.report = report
         if current_role() != "single":
             shared_token()
+        if not 0 < worker_timeout < math.inf:
+            raise ValueError(f"`worker_timeout` must be above 0 (seconds). Received: worker_timeout={worker_timeout!r}")
         oracle = make_oracle(settings, max_trials)
         oracle.verbose = 0
         oracle.worker_timeout = worker_timeout
+        check_writable(self.output)
+        # Held until the search ends, or the sweep is deleted. Workers share the folder of their chief.
+        self._lock = contextlib.ExitStack()
+        if current_role() != "worker":
+            self._lock.enter_context(_locked(self.output))
+        try:
+            self._prepare(oracle, overwrite)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _prepare(self, oracle: DurableOracle, overwrite: bool) -> None:
         self._prepare_folder(overwrite)
+        settings = self.settings
         if current_role() != "chief":
             Recordings(
                 settings.recordings,
                 settings.make_converter(),
                 self.cache,
                 settings.loop_short_files,
-                verbose=min(verbose, 1),
+                verbose=min(self.verbose, 1),
             )
         super().__init__(oracle, _SpaceOnly(settings), directory=str(self.output), project_name=TRIALS)
         self._is_idle = False
@@ -89,7 +114,7 @@ class Sweep(base_tuner.BaseTuner):
     def _prepare_folder(self, overwrite: bool) -> None:
         file = self.output / SETTINGS
         if overwrite:
-            for folder in (TRIALS, LINEAR_START):
+            for folder in (TRIALS, LINEAR_START):  # not the decoded recordings, which take long
                 shutil.rmtree(self.output / folder, ignore_errors=True)
             file.unlink(missing_ok=True)
         if file.exists():
@@ -98,17 +123,20 @@ class Sweep(base_tuner.BaseTuner):
                     f"{self.output} holds a sweep of other settings ({'; '.join(differences)}). Use its settings, "
                     "choose another folder, or start over with overwrite."
                 )
-            return
-        self.output.mkdir(parents=True, exist_ok=True)
-        self.settings.save(file)
+        else:
+            self.settings.save(file)
+        # A trial that was killed may have left them.
+        for place in (self.output, self.output / LINEAR_START, *(self.output / TRIALS).glob("trial_*")):
+            remove_leftovers(place)
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Run the remaining trials; as a chief, hand them out until all have ended."""
-        if current_role() == "chief":
-            self.save()
-            serve(self.oracle, self._report)
-        else:
-            super().search(*fit_args, **fit_kwargs)
+        with self._lock:
+            if current_role() == "chief":
+                self.save()
+                serve(self.oracle, self._report)
+            else:
+                super().search(*fit_args, **fit_kwargs)
 
     def pre_create_trial(self) -> None:
         """Wait a second if the chief had no trial."""
@@ -131,6 +159,9 @@ class Sweep(base_tuner.BaseTuner):
         """
         values = trial.hyperparameters.values
         past_trial = values.get("tuner/trial_id")
+        for trial_id in (trial.trial_id, past_trial):
+            if not (trial_id is None or is_trial_id(trial_id)):
+                raise keras_tuner.errors.FatalError(f"The chief sent a trial with a wrong number: {trial_id!r}")
         task = TrialTask(
             self.settings,
             trial.hyperparameters.get_config(),
@@ -194,12 +225,28 @@ def describe_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items() if not name.startswith("tuner/"))
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other sweeps out of a folder; a BlockingIOError says so if there is one already."""
+    with (folder / LOCK).open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"Another sweep is using {folder}: wait for its end, stop it, or choose another folder"
+                ) from None
+            except OSError:  # some network drives have no locks
+                pass
+        yield
+
+
 class _SpaceOnly(keras_tuner.HyperModel):
     """Tell KerasTuner what is searched, without building: models are built in the processes that train them."""
 
     def __init__(self, settings: SweepSettings) -> None:
         super().__init__()
-        self.hypermodel = make_hypermodel(settings)
+        self.settings = settings
 
     def build(self, hp: keras_tuner.HyperParameters) -> None:
-        self.hypermodel.declare_hyperparameters(hp)
+        self.settings.declare(hp)

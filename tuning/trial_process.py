@@ -25,6 +25,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorboard.plugins.hparams import api_pb2, summary
 
+from spectrovae.storage import remove_leftovers
 from spectrovae.tuning.hypermodel import make_hypermodel
 from spectrovae.tuning.search_space import SweepSettings, write_json
 
@@ -80,9 +81,11 @@ def run_in_child(task: TrialTask) -> dict[str, Any]:
     process.start()
     try:
         process.join()
-    except BaseException:
+    except BaseException:  # an interruption
         process.kill()
         process.join()
+        for folder in (task.folder, task.linear_start):
+            remove_leftovers(folder)
         raise
     if not outcome_file.exists():
         write_json(outcome_file, {"reason": _explain_exit(process.exitcode)})
@@ -101,6 +104,8 @@ def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context
 
 
 def _run_trial(task: TrialTask) -> None:
+    # Ctrl-C reaches this process as well: the sweep ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     outcome: dict[str, Any] = {}
     try:
@@ -131,8 +136,6 @@ def _train(task: TrialTask, outcome: dict[str, Any]) -> None:
         save_best_only=True,
         save_weights_only=True,
     )
-    # What is saved is what was validated: the average of the weights.
-    average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     with tensorboard_logs(task.folder / LOGS, task.folder.name, hp) as tensorboard:
         history = hypermodel.fit(
             hp,
@@ -142,7 +145,7 @@ def _train(task: TrialTask, outcome: dict[str, Any]) -> None:
             # Hyperband's own numbers of epochs have precedence.
             epochs=hp.values.get("tuner/epochs", task.settings.epochs),
             initial_epoch=hp.values.get("tuner/initial_epoch", 0),
-            callbacks=[average, checkpoint, tensorboard],
+            callbacks=[checkpoint, tensorboard],
             verbose=task.verbose,
         )
     outcome["history"] = {name: [float(value) for value in values] for name, values in history.history.items()}

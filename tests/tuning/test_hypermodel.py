@@ -4,7 +4,7 @@ import pytest
 from sweeps import CHOICES, IGNORED_WARNINGS
 
 from spectrovae.evaluation.sound_distance import SoundDistance
-from spectrovae.tuning import SpectroVAEHyperModel, choose_objective
+from spectrovae.tuning import SpectroVAEHyperModel
 from spectrovae.tuning.hypermodel import GenerationDistance, SharedLinearStart
 
 pytestmark = IGNORED_WARNINGS
@@ -39,9 +39,8 @@ def test_model_is_built_as_chosen(make_hypermodel):
 
 
 def test_models_that_cannot_be_built_fail_with_the_reason(make_hypermodel):
-    hp = keras_tuner.HyperParameters()
-    with pytest.raises(keras_tuner.errors.FailedTrialError, match="latent_dim"):
-        make_hypermodel({"latent_dim": [-1]}).build(hp)
+    with pytest.raises(keras_tuner.errors.FailedTrialError, match="num_kl_samples"):
+        make_hypermodel(num_kl_samples=0).build(keras_tuner.HyperParameters())
     with pytest.raises(keras_tuner.errors.FailedTrialError, match="the limit is 100"):
         make_hypermodel(max_parameters=100).build(keras_tuner.HyperParameters())
 
@@ -50,33 +49,21 @@ def test_models_that_cannot_be_built_fail_with_the_reason(make_hypermodel):
     ("tuner", "arguments"),
     [
         ("RandomSearch", {"max_trials": 2}),
-        pytest.param("BayesianOptimization", {"max_trials": 2}, marks=pytest.mark.slow),
-        pytest.param("GridSearch", {"max_trials": 2}, marks=pytest.mark.slow),
         pytest.param("Hyperband", {"max_epochs": 2, "factor": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_any_tuner_takes_the_hypermodel(tuner, arguments, make_hypermodel, windows, tmp_path):
-    hypermodel = make_hypermodel({"decoder_depth": [2]})
+    hypermodel = make_hypermodel({"decoder_depth": [2]}, measure_distance=True)
     search = getattr(keras_tuner, tuner)(hypermodel, objective="val_loss", directory=tmp_path, seed=0, **arguments)
     search.search(windows[:32], validation_data=windows[32:], epochs=1, verbose=0)
     trials = list(search.oracle.trials.values())
     assert len(trials) >= 2
     assert [trial.status for trial in trials] == ["COMPLETED"] * len(trials)
+    assert all(np.isfinite(trial.metrics.get_last_value("val_distance")) for trial in trials)
     assert hypermodel.linear_start.num_computed == 1
     best = search.get_best_models()[0]
     score = best.evaluate(windows[32:], verbose=0, return_dict=True)["loss"]
     assert score == pytest.approx(search.oracle.get_best_trials()[0].score, rel=0.02)
-
-
-@pytest.mark.slow
-def test_trial_that_ends_in_nan_fails_with_its_reason(make_hypermodel, windows, tmp_path):
-    hypermodel = make_hypermodel({name: [1] for name in ("latent_dim", "num_components", "decoder_depth")})
-    hypermodel.choices["learning_rate"] = [1e30, 1e-4]
-    search = keras_tuner.GridSearch(hypermodel, objective="val_loss", directory=tmp_path, max_trials=2)
-    search.search(windows, validation_data=windows, epochs=2, verbose=0)
-    failed, completed = search.oracle.trials.values()
-    assert (failed.status, completed.status) == ("FAILED", "COMPLETED")
-    assert "became" in failed.message and "epoch 1" in failed.message
 
 
 # The shared linear start
@@ -151,15 +138,7 @@ def test_windows_that_are_not_finite_are_nan_away(make_model, windows, monkeypat
     assert np.isnan(logs["val_distance"])
 
 
-def test_any_tuner_can_search_by_distance(small_converter, windows, tmp_path):
-    choices = CHOICES | {"latent_dim": [2], "num_components": [1], "decoder_depth": [2]}
-    hypermodel = SpectroVAEHyperModel(small_converter, choices, measure_distance=True, seed=0)
-    search = keras_tuner.RandomSearch(
-        hypermodel, choose_objective("val_distance"), max_trials=1, directory=tmp_path, overwrite=True
-    )
-    search.search(windows[:32], validation_data=(windows[32:],), epochs=1, verbose=0)
-    (trial,) = search.oracle.trials.values()
-    assert trial.status == "COMPLETED" and trial.score == trial.metrics.get_last_value("val_distance")
-    hp = keras_tuner.HyperParameters()
+def test_distance_needs_held_out_windows(make_hypermodel, windows):
+    hypermodel, hp = make_hypermodel(measure_distance=True), keras_tuner.HyperParameters()
     with pytest.raises(ValueError, match="validation_data=None"):
         hypermodel.fit(hp, hypermodel.build(hp), windows, verbose=0)

@@ -46,16 +46,59 @@ def test_command_fails_if_all_trials_failed(music, untrained, tmp_path, capsys):
     ("extra", "message"),
     [
         (["--decoder-depth", "9"], "no value to choose for decoder_depth"),
+        (["--decoder-depth", "0"], "`decoder_depth` must be an integer of 1 or more"),
+        (["--latent-dim", "100", "0"], "`latent_dim` must be an integer of 1 or more"),
+        (["--latent-dim", "2000000"], "`latent_dim` must be at most"),
+        (["--num-components", "500000000"], "`num_components` must be at most"),
+        (["--width", "-8"], "`width`"),
+        (["--latent-steps", "7"], "no value to choose for latent_steps"),
+        (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
+        (["--learning-rate", "nan"], "`learning_rate`"),
+        (["--learning-rate", "inf"], "`learning_rate`"),
         (["--validation-split", "0"], "validation_split"),
+        (["--validation-split", "20"], "validation_split"),
+        (["--validation-split", "nan"], "validation_split"),
+        (["--worker-timeout", "0"], "`worker_timeout` must be above 0"),
+        (["--worker-timeout", "inf"], "`worker_timeout`"),
+        (["--worker-timeout", "nan"], "`worker_timeout`"),
+        (["--seed", "-1"], "`seed`"),
+        (["--seed", str(2**70)], "`seed`"),
+        (["--sample-rate", "5"], "`sample_rate` must be in Hz"),
+        (["--n-fft", "1"], "n_fft"),
         (["nowhere"], "nowhere"),
+        (["--output", "{music}/piece_00.wav/sweep"], "piece_00.wav"),
     ],
 )
 def test_command_refuses_what_cannot_be(extra, message, music, untrained, tmp_path, capsys):
-    folder = extra if extra == ["nowhere"] else [str(music)]
-    options = [] if extra == ["nowhere"] else extra
-    assert main([*folder, "--output", str(tmp_path / "sweep"), *COMMAND, *options]) == 2
-    assert message in capsys.readouterr().err
+    """Each mistake is reported in one line, before anything is trained."""
+    options = [option.format(music=music) for option in extra]
+    assert main([str(music), *COMMAND, "--output", str(tmp_path / "sweep"), *options][extra == ["nowhere"] :]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
     assert not untrained
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--max-trials", "0"], "must be a whole number of 1 or more, not 0"),
+        (["--epochs", "ten"], "must be a whole number of 1 or more, not ten"),
+        (["--batch-size", "1.5"], "must be a whole number of 1 or more, not 1.5"),
+        (["--latent-dim", "many"], "invalid int value: 'many'"),
+        (["--likelihood", "gausian"], "invalid choice: 'gausian'"),
+        (["--posterior", "diagonal", "ful"], "invalid choice: 'ful'"),
+        (["--architecture", "dense_temporal"], "invalid choice"),
+        (["--tuner", "bayes"], "invalid choice: 'bayes'"),
+        (["--objective", "loss"], "invalid choice: 'loss'"),
+        (["--max-trails", "3"], "unrecognized arguments: --max-trails"),
+        (["--max-tri", "3"], "unrecognized arguments: --max-tri"),
+        (["--verbose", "3"], "invalid choice: 3"),
+    ],
+)
+def test_parser_refuses_typos(extra, message, music, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_code:
+        main([str(music), "--output", str(tmp_path), *extra])
+    assert exit_code.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_depths_that_do_not_fit_are_left_out_and_named(music, untrained, tmp_path, capsys):
