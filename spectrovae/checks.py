@@ -34,6 +34,8 @@ def check_positive_int(name: str, value: int) -> int:
     return int(value)
 
 
+_MAX_NUM_WEIGHTS = 2**28
+
 _LARGEST = {
     "latent_dim": 16_384,
     "latent_steps": 16_384,
@@ -56,6 +58,35 @@ def check_size(name: str, value: int) -> int:
     if check_positive_int(name, value) > _LARGEST[name]:
         raise ValueError(f"`{name}` must be at most {_LARGEST[name]:,}. Received: {name}={value!r}")
     return int(value)
+
+
+def check_num_weights(part: str, num_weights: int) -> None:
+    """Raise a ValueError if a part of a model would have more weights than 2 ** 28, which take 1 GB.
+
+    Example:
+        >>> check_num_weights("decoder", 12_000_000)
+    """
+    if num_weights > _MAX_NUM_WEIGHTS:
+        raise ValueError(
+            f"The {part} would have {num_weights:,} weights, and the limit is {_MAX_NUM_WEIGHTS:,}. Choose smaller sizes, "
+            "such as latent_dim=100, num_components=8 and width=512."
+        )
+
+
+def check_nested(config: dict[str, Any], **classes: type) -> None:
+    """Raise a ValueError unless named parts of a configuration are of these classes, before any of them is made.
+
+    Args:
+        config: The configuration of a Keras object.
+        **classes: For each part the class that it must have, or be derived from.
+    """
+    for name, expected in classes.items():
+        part = config.get(name)
+        kind = part.get("registered_name") if isinstance(part, dict) else part
+        registered = keras.saving.get_registered_object(kind) if isinstance(kind, str) else None
+        is_unknown = isinstance(part, dict) and registered is None  # a class of the user's own, which Keras looks for
+        if not is_unknown and not (isinstance(registered, type) and issubclass(registered, expected)):
+            raise ValueError(f"The model's {name} must be a {expected.__name__}. Received: {name}={kind!r}")
 
 
 def check_sample_rate(name: str, value: int) -> int:
@@ -105,14 +136,25 @@ def check_factor(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be a finite number of 0 or more. Received: {name}={value!r}")
 
 
-def check_finite(name: str, values: ArrayLike, reason: str) -> None:
-    """Raise a ValueError that gives the reason unless all numbers are finite.
+def check_finite(results: ArrayLike, name: str = "", inputs: ArrayLike = 0.0) -> None:
+    """Raise a ValueError if results are not finite, and say whether the inputs or the model's weights are to blame.
+
+    Args:
+        results: What a model has made of the inputs.
+        name: What the inputs are, for the message.
+        inputs: The inputs; they are looked at only if a result is not finite.
 
     Example:
-        >>> check_finite("codes", [0.5, 1.0], "the windows hold NaN")
+        >>> check_finite([0.5, 1.0], "windows", [[0.0, 0.1], [0.3, 0.2]])
     """
-    if not np.isfinite(values).all():
-        raise ValueError(f"The {name} would not be finite: {reason}")
+    if np.isfinite(results).all():
+        return
+    if not np.isfinite(inputs).all():
+        raise ValueError(f"The {name} hold NaN or infinite values. Leave them out, or replace them by finite ones.")
+    raise ValueError(
+        "The model's result is not finite, since its weights hold NaN or infinite values, as after a training that "
+        "diverged. Load an earlier checkpoint, or train it anew with a lower learning rate."
+    )
 
 
 def check_waveform(name: str, value: ArrayLike, batch: bool = False) -> np.ndarray:

@@ -1,13 +1,14 @@
 """The reference model that this library began as: two-dimensional convolutions over grey values."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import layers
 
-from spectrovae.checks import check_positive_int
+from spectrovae.checks import check_num_weights, check_positive_int
 from spectrovae.model.distributions import num_posterior_parameters
 from spectrovae.model.networks import check_halvings, check_window_shape
 
@@ -36,6 +37,8 @@ def build_classic_encoder(
         (None, 44)
     """
     check_classic_grid(input_shape, depth, latent_steps)
+    num_features = 256 * math.ceil(input_shape[0] / 64) * math.ceil(input_shape[1] / 64)
+    check_num_weights("encoder", num_features * num_posterior_parameters(posterior, latent_dim))
     inputs = keras.Input(input_shape, name="windows", dtype="float32")
     seeds = itertools.count(seed)
     hidden = _convolution_block(inputs, 32, 4, seeds, strides=2)
@@ -75,6 +78,7 @@ def build_classic_decoder(
     seeds = itertools.count(seed)
     codes = keras.Input((latent_dim,), name="codes", dtype="float32")
     grid = (bins // 2**depth, frames // 2**depth, 256)
+    check_num_weights("decoder", math.prod(grid) * latent_dim)
     hidden = layers.Dense(grid[0] * grid[1] * grid[2], activation="relu", kernel_initializer=_initializer(seeds))(codes)
     hidden = layers.Reshape(grid)(hidden)
     for level, filters in enumerate(itertools.islice(itertools.cycle((128, 64, 32)), depth)):

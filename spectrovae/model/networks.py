@@ -8,11 +8,13 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from spectrovae.checks import check_positive_int
+from spectrovae.checks import check_num_weights, check_positive_int
 from spectrovae.model.distributions import num_posterior_parameters
 
 FRAMES_AT_ONCE = 4096
 """How many frames of a long sequence of codes are decoded at once."""
+
+_MAX_PIXELS = 2**26
 
 _CONTEXT = 5  # codes that a frame depends on to either side: three convolutions and the interpolation
 
@@ -227,6 +229,8 @@ def build_encoder(
     check_grid(input_shape, depth, latent_steps)
     bins, frames, _ = input_shape
     steps_per_code = frames // 2**depth // latent_steps
+    num_parameters = num_posterior_parameters(posterior, latent_dim)
+    check_num_weights("encoder", (steps_per_code + bins) * latent_dim + bins * num_parameters)
     outer_shape = () if latent_steps == 1 else (latent_steps,)
     inputs = keras.Input(input_shape, name="windows", dtype="float32")
     # In float32 under any dtype policy: what is linear here is exact.
@@ -238,7 +242,7 @@ def build_encoder(
     averages = layers.AveragePooling1D(steps_per_code, dtype="float32")(steps)
     # Starts the same for all windows, as in the linear optimum.
     raw_scales = layers.Dense(
-        num_posterior_parameters(posterior, latent_dim) - latent_dim,
+        num_parameters - latent_dim,
         kernel_initializer="zeros",
         name="raw_scales",
         dtype="float32",
@@ -296,6 +300,8 @@ def build_decoder(
     # Averaged spectra of music have a mean of about 0.3 and a deviation of about 0.15.
     seen = codes if refines_codes else layers.Rescaling(6.0, offset=-2.0)(steps)
     num_outputs = frames // latent_steps if refines_codes else 1
+    num_refining = 3 * width * (max(latent_dim, bins) + 2 * width) + width * num_outputs * num_channels * bins
+    check_num_weights("decoder", (steps_per_code + bins) * latent_dim + num_refining)
     # Starts at zero, so that the network begins as its linear path and the gradient decides what to add.
     deep = layers.Dense(
         num_outputs * num_channels * bins, kernel_initializer="zeros", name="deep_window", dtype="float32"
@@ -329,6 +335,8 @@ def check_window_shape(input_shape: tuple[int, ...]) -> None:
     """Raise a ValueError unless this is the shape of a window, `(bins, frames, 1)`."""
     if len(input_shape) != 3 or input_shape[-1] != 1 or any(size < 1 for size in input_shape):
         raise ValueError(f"`input_shape` must be (bins, frames, 1). Received: input_shape={input_shape!r}")
+    if input_shape[0] * input_shape[1] > _MAX_PIXELS:
+        raise ValueError(f"A window has at most {_MAX_PIXELS:,} pixels. Received: input_shape={input_shape!r}")
 
 
 def check_halvings(depth: int, **axes: int) -> None:

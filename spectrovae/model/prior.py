@@ -8,7 +8,14 @@ import sklearn.mixture
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from spectrovae.checks import check_positive_int, check_seed
+from spectrovae.checks import (
+    MAX_MODEL_SEED,
+    check_factor,
+    check_index,
+    check_num_weights,
+    check_positive_int,
+    check_seed,
+)
 from spectrovae.model.distributions import stateless_seed, to_raw_scale, to_scale
 from spectrovae.training.metrics import LIVE_SHARE, live_components
 
@@ -66,13 +73,14 @@ class GaussianMixturePrior(keras.layers.Layer):
         self.num_components = check_positive_int("num_components", num_components)
         self.learn_weights = learn_weights
         self.min_scale = min_scale
-        self.seed = check_seed("seed", seed)
+        self.seed = check_seed("seed", seed, MAX_MODEL_SEED)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights for codes of shape `(..., latent_dim)`."""
         latent_dim = input_shape[-1]
         shape = (self.num_components, latent_dim)
+        check_num_weights("prior", 2 * self.num_components * latent_dim)
         self.means = self.add_weight(
             shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0, seed=self.seed), name="means"
         )
@@ -234,13 +242,8 @@ class GaussianMixturePrior(keras.layers.Layer):
         if not self.built:
             raise ValueError("The prior does not know its `latent_dim` yet. Call it on codes, or build it, first.")
         check_positive_int("num_samples", num_samples)
-        if not temperature >= 0:
-            raise ValueError(f"`temperature` must be 0 or more. Received: temperature={temperature!r}")
-        if component is not None and component not in range(self.num_components):
-            raise ValueError(
-                f"`component` must be an integer from 0 to {self.num_components - 1}, or None for the whole "
-                f"mixture. Received: component={component!r}"
-            )
+        check_factor("temperature", temperature)
+        check_index("component", component, self.num_components)
 
     def _build_for(self, codes: tf.Tensor) -> None:
         if not self.built:

@@ -9,7 +9,7 @@ import sklearn.exceptions
 import sklearn.mixture
 import tensorflow as tf
 
-from spectrovae.checks import check_positive_int
+from spectrovae.checks import check_factor, check_num_weights, check_positive_int
 from spectrovae.model.distributions import stateless_seed, to_raw_scale, to_scale
 from spectrovae.model.prior import GaussianMixturePrior
 from spectrovae.model.walks import walk_between
@@ -72,6 +72,7 @@ class Transitions(keras.layers.Layer):
         self.memory = check_positive_int("memory", memory)
         self.min_scale = min_scale
         num_summaries = (1 + len(TIME_CONSTANTS)) * latent_dim
+        check_num_weights("prior", num_summaries * (latent_dim + num_experts) + num_experts * latent_dim**2)
 
         def weight(name: str, *shape: int, value: float = 0.0, trainable: bool = True) -> keras.Variable:
             initializer = keras.initializers.Constant(value)
@@ -393,6 +394,7 @@ class SequencePrior(GaussianMixturePrior):
         Returns:
             A float32 tensor of shape `(num_samples, num_steps, latent_dim)`.
         """
+        check_factor("temperature", temperature)
         offsets = tf.gather(self.offsets, components)
         if past is not None:
             return self.transitions.sample(tf.cast(past, tf.float32), offsets, seed, temperature, anchors)

@@ -11,7 +11,16 @@ from tensorflow_probability import distributions as tfd
 
 from spectrovae.audio.spectrogram import SpectrogramConverter, fitting_converter
 from spectrovae.audio.windows import check_codes, check_dataset, check_windows, iterate_batches, training_part
-from spectrovae.checks import check_names, check_positive_int, check_seed, index_of_name
+from spectrovae.checks import (
+    MAX_MODEL_SEED,
+    check_finite,
+    check_index,
+    check_names,
+    check_nested,
+    check_seed,
+    check_size,
+    index_of_name,
+)
 from spectrovae.model import linear_start
 from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, build_classic_encoder
 from spectrovae.model.distributions import numpy_generator, posterior_distribution, stateless_seed
@@ -109,18 +118,18 @@ class SpectroVAE(distributed.DistributedModel):
         if architecture not in _BUILDERS:
             raise ValueError(f"`architecture` must be one of {(*_BUILDERS,)}. Received: architecture={architecture!r}")
         self.input_shape = tuple(input_shape)
-        self.latent_dim = check_positive_int("latent_dim", latent_dim)
-        self.latent_steps = check_positive_int("latent_steps", latent_steps)
-        self.num_components = num_components
+        self.latent_dim = check_size("latent_dim", latent_dim)
+        self.latent_steps = check_size("latent_steps", latent_steps)
+        self.num_components = check_size("num_components", num_components)
         self.component_names = component_names
-        self.decoder_depth = decoder_depth
+        self.decoder_depth = check_size("decoder_depth", decoder_depth)
         self.architecture = architecture
         self.posterior = posterior
-        self.width = check_positive_int("width", width)
-        self.num_kl_samples = check_positive_int("num_kl_samples", num_kl_samples)
+        self.width = check_size("width", width)
+        self.num_kl_samples = check_size("num_kl_samples", num_kl_samples)
         self.learn_weights = learn_weights
         self.warm_start = warm_start
-        self.seed = check_seed("seed", seed)
+        self.seed = check_seed("seed", seed, MAX_MODEL_SEED)
 
         # Python's generator, since keras.utils.set_random_seed seeds it.
         network_seed = random.randrange(2**30) if seed is None else seed
@@ -346,8 +355,10 @@ class SpectroVAE(distributed.DistributedModel):
         codes = []
         for index, windows in enumerate(iterate_batches(x, batch_size)):
             posterior = self.posterior_of(windows)
-            codes.append(posterior.mean() if pair is None else posterior.sample(seed=pair + tf.constant([index, 0])))
-        return np.concatenate([np.asarray(batch) for batch in codes])
+            batch = posterior.mean() if pair is None else posterior.sample(seed=pair + tf.constant([index, 0]))
+            check_finite(batch, "windows", windows)
+            codes.append(batch.numpy())
+        return np.concatenate(codes)
 
     def decode(self, z: Any, batch_size: int = 32, texture: float = 0.0, seed: int | None = None) -> np.ndarray:
         """Return the windows that codes stand for: their means, and texture where it is asked for.
@@ -390,6 +401,7 @@ class SpectroVAE(distributed.DistributedModel):
             means.append(self.likelihood.mean(parameters).numpy())
             is_known = with_scales and self.likelihood.per_pixel
             scales.append(self.likelihood.scale(parameters).numpy() if is_known else np.zeros_like(means[-1]))
+            check_finite(means[-1], "codes", codes)
         return np.concatenate(means, axis=2), np.concatenate(scales, axis=2)
 
     def reconstruct(self, x: Any, batch_size: int = 32, texture: float = 0.0, seed: int | None = None) -> np.ndarray:
@@ -434,6 +446,7 @@ class SpectroVAE(distributed.DistributedModel):
             num_frames = self.converter.num_frames_of(duration)
             options["num_steps"] = self.num_codes_for(num_frames)
         codes = self.prior.sample(num_samples, seed=seed, **options)
+        check_finite(codes)
         return self.decode(codes, batch_size, texture, seed)[:, :, :num_frames]
 
     def num_codes_for(self, num_frames: int) -> int:
@@ -463,8 +476,9 @@ class SpectroVAE(distributed.DistributedModel):
         return self.component_names[component] if self.component_names else f"component {component}"
 
     def component_index(self, component: int | str | None) -> int | None:
-        """Return the index of a component that is given by its name; an index or None is returned as it is."""
-        return index_of_name("component", component, self.component_names)
+        """Return the index of a component that is given by its name or index; None is returned as it is."""
+        index = index_of_name("component", component, self.component_names)
+        return check_index("component", index, self.num_components)
 
     def get_config(self) -> dict:
         """Return the arguments of the model."""
@@ -479,11 +493,12 @@ class SpectroVAE(distributed.DistributedModel):
         """Build a model from what `get_config` returned; of a newer version a ValueError says so."""
         config = dict(config)
         version = config.pop("format_version", FORMAT_VERSION)
-        if version > FORMAT_VERSION:
+        if not isinstance(version, int) or version > FORMAT_VERSION:
             raise ValueError(
                 f"The model was saved by a newer spectrovae, in format {version}; this one reads formats up to "
                 f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade spectrovae"
             )
+        check_nested(config, converter=SpectrogramConverter, likelihood=Likelihood)
         return cls(**config | {name: keras.saving.deserialize_keras_object(config[name]) for name in _NESTED})
 
 
