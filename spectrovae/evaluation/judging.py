@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from spectrovae.audio.dataset import audio_dataset, dataset_report
 from spectrovae.audio.phase import griffin_lim
+from spectrovae.audio.recordings import WindowPosition, read_window
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import WindowSample, iterate_batches
-from spectrovae.evaluation.sound_distance import (
+from spectrovae.evaluation.generation import (
     GenerationReport,
-    SoundDistance,
-    checked_windows,
+    SoundReport,
+    Sounds,
+    TrainingMusic,
     evaluate_generation,
-    maximum_mean_discrepancy,
-    rmse_db,
+    evaluate_sound,
 )
+from spectrovae.evaluation.listening import ListeningFigures, listening_figures
+from spectrovae.evaluation.sound_distance import checked_windows, maximum_mean_discrepancy, rmse_db
 from spectrovae.model.spectrovae import SpectroVAE
+from spectrovae.model.texture import check_texture
 
 _BATCH_SIZE = 16
 
 _LEAST_RATIO = 1e-8  # -160 dB: below it, magnitudes are the same
+
+_NUM_TRAINING_CLIPS = 64  # whose rhythm and harmony stand for those of the training music
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +45,17 @@ class RestorationScores:
         spectral_convergence: Norm of the difference of the magnitudes over that of the original magnitudes, in dB,
             averaged over the windows that are not silent (NaN where all are).
         maximum_mean_discrepancy: Squared distance of the two sets of windows by `SoundDistance`.
+        rhythm_and_harmony: Squared distance of the two sets of sounds by `rhythm_and_harmony_distance`; NaN for windows
+            that were not turned into sound, and for those shorter than half a second.
+        sound: How lively, peaky and loud the sounds are; None for windows that were not turned into sound.
     """
 
     rmse_db: float
     log_spectral_distance: float
     spectral_convergence: float
     maximum_mean_discrepancy: float
+    rhythm_and_harmony: float = math.nan
+    sound: ListeningFigures | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Judgement:
     heard: RestorationScores
     textured: RestorationScores | None
     generation: GenerationReport
-    heard_generation: GenerationReport
+    heard_generation: SoundReport
 
     @property
     def model_share(self) -> float:
@@ -83,21 +95,27 @@ class Judgement:
             "with texture, heard": self.textured,
         }
         title = f"{self.num_windows} held-out windows"
-        lines = [f"{title:34}{'RMSE':>11}{'log-spectral':>14}{'convergence':>13}{'distance':>11}"]
+        columns = f"{'convergence':>13}{'distance':>10}{'rhythm':>9}{'flux':>7}{'crest':>7}{'level':>7}"
+        lines = [f"{title:28}{'RMSE':>7}{'log-spectral':>14}{columns}"]
         for name, scores in rows.items():
             if scores is not None:
                 lines.append(
-                    f"{name:34}{scores.rmse_db:>8.2f} dB{scores.log_spectral_distance:>11.2f} dB"
-                    f"{scores.spectral_convergence:>10.1f} dB{scores.maximum_mean_discrepancy:>11.4g}"
+                    f"{name:28}{scores.rmse_db:>7.2f}{scores.log_spectral_distance:>14.2f}"
+                    f"{scores.spectral_convergence:>13.1f}{scores.maximum_mean_discrepancy:>10.4f}"
                 )
-        zero_line = self.generation.maximum_mean_discrepancy_zero_line
-        lines.append(f"{'training windows (zero line)':34}{zero_line:>49.4g}")
+                if (sound := scores.sound) is not None:
+                    lines[-1] += f"{scores.rhythm_and_harmony:>9.4f}{sound.flux_db:>7.2f}"
+                    lines[-1] += f"{sound.crest_factor_db:>7.1f}{sound.level_db:>7.1f}"
+        heard = self.heard_generation
+        zero_lines = heard.maximum_mean_discrepancy_zero_line, heard.rhythm_and_harmony_zero_line
+        lines.append(f"{'training music (zero lines)':62}{zero_lines[0]:>10.4f}{zero_lines[1]:>9.4f}")
+        lines.append("Distance and rhythm (and harmony) are squared distances of sets; all other figures are in dB.")
         lines.append(f"Of the squared error of what is heard, the model makes {100 * self.model_share:.0f} %.")
-        return "\n".join([*lines, "", "As decoded:", str(self.generation), "", "As heard:", str(self.heard_generation)])
+        return "\n".join([*lines, "", "As decoded:", str(self.generation), "", "As heard:", str(heard)])
 
 
 def judge(
-    model: SpectroVAE, held_out: Any, training: Any, num_windows: int = 128, texture: float = 1.0, seed: int = 0
+    model: SpectroVAE, held_out: Any, training: Any, num_windows: int = 128, texture: str = "grains", seed: int = 0
 ) -> Judgement:
     """Measure what a model does with held-out recordings, and what it generates.
 
@@ -105,9 +123,9 @@ def judge(
         model: A trained `SpectroVAE`.
         held_out: Windows of recordings that the model was not trained on, `(num_windows, bins, frames, 1)`, or a
             dataset of batches of them. At least 2; of more than `num_windows` a fair sample is taken.
-        training: Windows that it was trained on, or the `SoundDistance` made of them.
+        training: Windows that it was trained on, or a dataset of batches of them; or the `TrainingMusic` made of them.
         num_windows: Held-out windows to measure, and windows to generate, at most.
-        texture: How much residual to draw where texture is asked for, as in `SpectroVAE.decode`.
+        texture: What is put on the means where texture is asked for, as in `SpectroVAE.decode`.
         seed: Integer that decides the sample, codes, textures and phases.
 
     Returns:
@@ -129,13 +147,14 @@ def judge(
     for _ in sample.collect(np.asarray(batch) for batch in iterate_batches(held_out)):
         pass
     originals = np.stack(sample.windows)
+    has_texture = check_texture(texture) != "none" and model.likelihood.per_pixel
     return judge_windows(
         originals,
         model.reconstruct(originals, _BATCH_SIZE),
         model.generate(num_windows, seed=seed, batch_size=_BATCH_SIZE, texture=texture),
         training,
         model.converter,
-        model.reconstruct(originals, _BATCH_SIZE, texture, seed) if texture and model.likelihood.per_pixel else None,
+        model.reconstruct(originals, _BATCH_SIZE, texture, seed) if has_texture else None,
         seed,
     )
 
@@ -155,7 +174,7 @@ def judge_windows(
         held_out: Windows that the system has not seen, `(num_windows, bins, frames, 1)` in [0, 1], at least 2.
         reconstructed: What it makes of them, of the same shape.
         generated: Windows that it generated, any number from 2 on.
-        training: Windows that it was trained on, or the `SoundDistance` made of them.
+        training: Windows that it was trained on, or a dataset of batches of them; or the `TrainingMusic` made of them.
         converter: The `SpectrogramConverter` that made the windows.
         textured: What it makes of the held-out windows if it adds texture.
         seed: Seed of the phases.
@@ -166,28 +185,46 @@ def judge_windows(
         >>> print(judge_windows(windows[:8], 0.9 * windows[:8], windows[4:12], windows[12:], converter))
         8 held-out windows ...
     """
-    distance = training if isinstance(training, SoundDistance) else SoundDistance(training, converter)
+    music = training if isinstance(training, TrainingMusic) else _as_music(training, converter, seed)
+    distance, heard_music = music.distance, resynthesize(held_out, converter, seed)
     target = distance.embed(held_out)
 
     def scores(windows: np.ndarray) -> RestorationScores:
         discrepancy = maximum_mean_discrepancy(distance.embed(windows), target, distance.bandwidths)
         return restoration_scores(held_out, windows, converter, discrepancy)
 
-    heard_generation = resynthesize(generated, converter, seed)
+    def heard_scores(sounds: Sounds) -> RestorationScores:
+        return dataclasses.replace(
+            scores(sounds.windows),
+            rhythm_and_harmony=music.rhythm_distance(sounds.clips, heard_music.clips),
+            sound=listening_figures(sounds.clips, converter),
+        )
+
     return Judgement(
         num_windows=len(held_out),
-        round_trip=scores(resynthesize(held_out, converter, seed)),
+        round_trip=heard_scores(heard_music),
         decoded=scores(reconstructed),
-        heard=scores(resynthesize(reconstructed, converter, seed)),
-        textured=None if textured is None else scores(resynthesize(textured, converter, seed)),
+        heard=heard_scores(resynthesize(reconstructed, converter, seed)),
+        textured=None if textured is None else heard_scores(resynthesize(textured, converter, seed)),
         generation=evaluate_generation(generated, held_out, distance, converter),
-        heard_generation=evaluate_generation(heard_generation, held_out, distance, converter),
+        heard_generation=evaluate_sound(
+            resynthesize(generated, converter, seed), Sounds(held_out, heard_music.clips), music
+        ),
     )
+
+
+def _as_music(training: Any, converter: SpectrogramConverter, seed: int) -> TrainingMusic:
+    """Return training windows as music: a sample of them is turned into sound as what is judged is."""
+    sample = WindowSample(_NUM_TRAINING_CLIPS, seed)
+    for _ in sample.collect(np.asarray(batch) for batch in iterate_batches(training)):
+        pass
+    clips = resynthesize(np.stack(sample.windows), converter, seed).clips
+    return TrainingMusic(Sounds(training, clips), converter)
 
 
 def judge_recordings(
     recordings: Any, reference: Any, training: Any = None, converter: SpectrogramConverter | None = None
-) -> GenerationReport:
+) -> SoundReport:
     """Compare sound files of any origin with recordings.
 
     Args:
@@ -217,8 +254,10 @@ def judge_recordings(
         (10, 5)
     """
     converter = SpectrogramConverter() if converter is None else converter
-    known, held_out = training_and_held_out(reference, training, converter)
-    return evaluate_generation(recorded_windows(recordings, converter), held_out, known, converter)
+    known, held_out = _split(reference, training, converter)
+    generated = _recorded(recordings, converter)
+    music = TrainingMusic(known.sounds(converter, _NUM_TRAINING_CLIPS), converter)
+    return evaluate_sound(generated.sounds(converter), held_out.sounds(converter), music)
 
 
 def training_and_held_out(reference: Any, training: Any, converter: SpectrogramConverter) -> tuple[Any, Any]:
@@ -235,22 +274,45 @@ def training_and_held_out(reference: Any, training: Any, converter: SpectrogramC
     Raises:
         ValueError: If no file can be used, or the reference is too short to be split.
     """
-    held_out = recorded_windows(reference, converter)
+    known, held_out = _split(reference, training, converter)
+    return known.windows, held_out.windows
+
+
+class _Recorded(NamedTuple):
+    """A dataset of consecutive windows of recordings, and where each is from."""
+
+    windows: Any
+    positions: list[WindowPosition]
+
+    def sounds(self, converter: SpectrogramConverter, max_clips: int = 128) -> Sounds:
+        """Return the windows, and the waveforms of some that are evenly spaced."""
+        places = np.linspace(0, len(self.positions) - 1, min(max_clips, len(self.positions))).round().astype(int)
+        chosen = [self.positions[place] for place in places]
+        clips = [read_window(position.path, converter, position.start) for position in chosen]
+        return Sounds(self.windows, np.stack(clips))
+
+
+def _split(reference: Any, training: Any, converter: SpectrogramConverter) -> tuple[_Recorded, _Recorded]:
+    """Return what is known and what is held out, as `training_and_held_out` says."""
+    windows, positions = held_out = _recorded(reference, converter)
     if training is not None:
-        return recorded_windows(training, converter), held_out
-    num_windows = dataset_report(held_out).num_windows
-    if num_windows < 4:
+        return _recorded(training, converter), held_out
+    if len(positions) < 4:
         raise ValueError(
             "The reference must have at least 2 windows in each half. Give longer recordings, training recordings or a "
-            f"converter of fewer frames. Received: {num_windows} windows of {converter.window_duration:.3g} s"
+            f"converter of fewer frames. Received: {len(positions)} windows of {converter.window_duration:.3g} s"
         )
-    windows, num_training = held_out.unbatch(), num_windows // 2
-    return windows.take(num_training).batch(_BATCH_SIZE), windows.skip(num_training).batch(_BATCH_SIZE)
+    half = len(positions) // 2
+    single = windows.unbatch()
+    return (
+        _Recorded(single.take(half).batch(_BATCH_SIZE), positions[:half]),
+        _Recorded(single.skip(half).batch(_BATCH_SIZE), positions[half:]),
+    )
 
 
-def recorded_windows(paths: Any, converter: SpectrogramConverter) -> Any:
-    """Return a dataset of the consecutive windows of audio files."""
-    return audio_dataset(paths, converter, _BATCH_SIZE, random_offset=False, shuffle=False, verbose=0)
+def _recorded(paths: Any, converter: SpectrogramConverter) -> _Recorded:
+    windows = audio_dataset(paths, converter, _BATCH_SIZE, random_offset=False, shuffle=False, verbose=0)
+    return _Recorded(windows, dataset_report(windows).windows)
 
 
 def restoration_scores(
@@ -294,17 +356,18 @@ def restoration_scores(
     )
 
 
-def resynthesize(windows: np.ndarray, converter: SpectrogramConverter, seed: int = 0) -> np.ndarray:
+def resynthesize(windows: np.ndarray, converter: SpectrogramConverter, seed: int = 0) -> Sounds:
     """Turn windows into sound, and the sound into windows again; peaks over 1 are left as they are.
 
     Example:
         >>> converter = SpectrogramConverter(n_fft=64, hop_length=16, num_frames=8, num_iterations=2)
-        >>> resynthesize(np.zeros((3, 32, 8, 1)), converter).shape
-        (3, 32, 8, 1)
+        >>> sounds = resynthesize(np.zeros((3, 32, 8, 1)), converter)
+        >>> sounds.windows.shape, sounds.clips.shape
+        ((3, 32, 8, 1), (3, 128))
     """
-    heard = []
+    clips = []
     for batch in checked_windows(windows):
         magnitudes = converter.to_magnitudes(batch)
-        waveforms = griffin_lim(magnitudes, converter.n_fft, converter.hop_length, converter.num_iterations, seed)
-        heard.append(converter.to_spectrogram(waveforms))
-    return np.concatenate(heard)
+        clips.append(griffin_lim(magnitudes, converter.n_fft, converter.hop_length, converter.num_iterations, seed))
+    audio = np.concatenate(clips)
+    return Sounds(converter.to_spectrogram(audio), audio)

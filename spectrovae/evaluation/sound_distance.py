@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import librosa
@@ -99,24 +98,34 @@ def window_features(windows: Any, converter: SpectrogramConverter) -> np.ndarray
         >>> window_features(np.zeros((2, 512, 32, 1)), converter).shape
         (2, 232)
     """
-    filters = _mel_filters(converter)
     features = []
     for batch in checked_windows(windows):
         if batch.shape[1] != converter.num_bins:
             raise ValueError(
                 f"Windows must have the converter's {converter.num_bins} bins. Received: shape={batch.shape}"
             )
-        power = 10 ** (converter.to_decibels(batch) / 10)
-        mel_power = np.einsum("mb,nbt->nmt", filters, power, optimize=True)
-        features.append(_level_statistics(10 * np.log10(mel_power.astype(np.float64))))
+        features.append(_level_statistics(mel_levels(batch, converter, _NUM_MEL_BANDS)))
     return np.concatenate(features)
 
 
-def _mel_filters(converter: SpectrogramConverter) -> np.ndarray:
+def mel_levels(windows: np.ndarray, converter: SpectrogramConverter, num_bands: int) -> np.ndarray:
+    """Return the levels of mel bands in dB, float64 `(num_windows, bands, frames)`.
+
+    Args:
+        windows: Values in [0, 1], `(num_windows, bins, frames)`.
+        converter: The `SpectrogramConverter` that made the windows.
+        num_bands: Number of bands; those that no bin falls into are left out.
+    """
+    power = 10 ** (converter.to_decibels(windows) / 10)
+    mel_power = np.einsum("mb,nbt->nmt", _mel_filters(converter, num_bands), power, optimize=True)
+    return 10 * np.log10(mel_power.astype(np.float64))
+
+
+def _mel_filters(converter: SpectrogramConverter, num_bands: int) -> np.ndarray:
     """Return a weighted mean over the bins for each band that has any, shape (bands, bins)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Empty filters")
-        filters = librosa.filters.mel(sr=converter.sample_rate, n_fft=converter.n_fft, n_mels=_NUM_MEL_BANDS)
+        filters = librosa.filters.mel(sr=converter.sample_rate, n_fft=converter.n_fft, n_mels=num_bands)
     filters = filters[:, : converter.num_bins]
     filters = filters[filters.any(axis=1)]
     return filters / filters.sum(axis=1, keepdims=True)
@@ -141,7 +150,7 @@ def _level_statistics(levels: np.ndarray) -> np.ndarray:
     return np.concatenate([part.reshape(num_windows, -1) for part in parts], axis=1)
 
 
-def _check_samples(min_clips: int, **samples: Any) -> list[np.ndarray]:
+def check_samples(min_clips: int, **samples: Any) -> list[np.ndarray]:
     """Return the samples as float64 `(clips, features)`: enough clips in each, and the same features."""
     arrays = [np.asarray(sample, np.float64) for sample in samples.values()]
     shapes = ", ".join(f"{name}.shape={array.shape}" for name, array in zip(samples, arrays, strict=True))
@@ -181,7 +190,7 @@ def maximum_mean_discrepancy(first: Any, second: Any, bandwidths: Iterable[float
     """
     from scipy.spatial.distance import cdist
 
-    first, second = _check_samples(2, first=first, second=second)
+    first, second = check_samples(2, first=first, second=second)
     widths = np.asarray(list(bandwidths), np.float64)
     if not len(widths) or not np.all(widths > 0):
         raise ValueError(f"`bandwidths` must be positive. Received: bandwidths={widths.tolist()}")
@@ -217,67 +226,12 @@ def median_bandwidths(reference: Any, max_clips: int = 2000) -> list[float]:
     """
     from scipy.spatial.distance import pdist
 
-    (reference,) = _check_samples(2, reference=reference)
+    (reference,) = check_samples(2, reference=reference)
     chosen = np.linspace(0, len(reference) - 1, min(len(reference), max_clips)).astype(int)
     median = float(np.median(pdist(reference[chosen])))
     if not median > 0:
         raise ValueError("Clips of `reference` must differ. Received: mostly identical clips.")
     return [median / 2, median, 2 * median]
-
-
-@dataclass(frozen=True)
-class CopyCheck:
-    """How near clips are to the training set, against clips that cannot be copies.
-
-    Attributes:
-        generated_median: Median distance of a generated clip to its nearest training clip.
-        held_out_median: The same for held-out clips.
-        percentile: The percentile of the held-out distances that counts as suspiciously near.
-        share_nearer: Share of generated clips nearer than that; about `percentile / 100` if none is copied.
-    """
-
-    generated_median: float
-    held_out_median: float
-    percentile: float
-    share_nearer: float
-
-    @property
-    def ratio(self) -> float:
-        """Generated over held-out median: well below 1 means copies, well above 1 unlike any music."""
-        return ratio_or_nan(self.generated_median, self.held_out_median)
-
-
-def copy_check(generated: Any, training: Any, held_out: Any, percentile: float = 5.0) -> CopyCheck:
-    """Compare how near generated and held-out clips are to their nearest training clip.
-
-    Args:
-        generated: `(clips, features)`, for instance whitened by `SoundDistance.embed`.
-        training: `(clips, features)`.
-        held_out: `(clips, features)`, clips of recordings that are not in the training set.
-        percentile: Of the held-out distances, in [0, 100]; nearer than that is suspicious.
-
-    Raises:
-        ValueError: If a set is empty, the features differ in number, or the percentile is out of range.
-
-    Example:
-        >>> points = np.random.default_rng(0).normal(size=(150, 2))
-        >>> training, held_out = points[:100], points[100:]
-        >>> copy_check(training[:10] + 1e-4, training, held_out).share_nearer
-        1.0
-    """
-    from sklearn.metrics import pairwise_distances_argmin_min
-
-    if not 0 <= percentile <= 100:
-        raise ValueError(f"`percentile` must be in [0, 100]. Received: percentile={percentile}")
-    generated, training, held_out = _check_samples(1, generated=generated, training=training, held_out=held_out)
-    _, to_generated = pairwise_distances_argmin_min(generated, training)
-    _, to_held_out = pairwise_distances_argmin_min(held_out, training)
-    return CopyCheck(
-        generated_median=float(np.median(to_generated)),
-        held_out_median=float(np.median(to_held_out)),
-        percentile=percentile,
-        share_nearer=float(np.mean(to_generated < np.percentile(to_held_out, percentile))),
-    )
 
 
 def ratio_or_nan(value: float, reference: float) -> float:
@@ -390,98 +344,3 @@ def pairwise_distance(windows: Any, converter: SpectrogramConverter, max_windows
     levels = converter.to_decibels(np.stack(sample.windows)).reshape(len(sample.windows), -1)
     distances = euclidean_distances(levels - levels.mean(axis=0))
     return float(distances[np.triu_indices(len(levels), k=1)].mean() / math.sqrt(levels.shape[1]))
-
-
-@dataclass(frozen=True)
-class GenerationReport:
-    """Scores of generated windows, as `evaluate_generation` returns them; `print` shows them as a table.
-
-    Distances are between features that are whitened on the training set (see `SoundDistance`).
-
-    Attributes:
-        num_generated: Generated windows.
-        num_held_out: Windows of held-out recordings.
-        num_training: Windows of the training set.
-        num_dimensions: Number of whitened features.
-        maximum_mean_discrepancy: Squared distance of generated from held-out windows.
-        maximum_mean_discrepancy_zero_line: The same for the training set against held-out windows.
-        copies: How near generated windows are to the training set.
-        generated_pairwise_db: Mean root-mean-square difference between two generated windows, in dB. Smooth windows
-            differ less than real ones even if their contents vary.
-        held_out_pairwise_db: The same for held-out windows.
-    """
-
-    num_generated: int
-    num_held_out: int
-    num_training: int
-    num_dimensions: int
-    maximum_mean_discrepancy: float
-    maximum_mean_discrepancy_zero_line: float
-    copies: CopyCheck
-    generated_pairwise_db: float
-    held_out_pairwise_db: float
-
-    @property
-    def maximum_mean_discrepancy_ratio(self) -> float:
-        """Maximum mean discrepancy over its zero line; NaN where that is not positive."""
-        return ratio_or_nan(self.maximum_mean_discrepancy, self.maximum_mean_discrepancy_zero_line)
-
-    @property
-    def diversity_ratio(self) -> float:
-        """Mean pairwise distance of generated windows over that of held-out ones; near 0 for a collapsed model."""
-        return ratio_or_nan(self.generated_pairwise_db, self.held_out_pairwise_db)
-
-    def __str__(self) -> str:
-        copies = self.copies
-        rows = {
-            "maximum mean discrepancy": (self.maximum_mean_discrepancy, self.maximum_mean_discrepancy_zero_line),
-            "distance to nearest training clip": (copies.generated_median, copies.held_out_median),
-            "share suspiciously near": (copies.share_nearer, copies.percentile / 100),
-            "mean pairwise distance (dB)": (self.generated_pairwise_db, self.held_out_pairwise_db),
-        }
-        lines = [
-            f"{self.num_generated} generated, {self.num_held_out} held-out and {self.num_training} training "
-            f"windows; {self.num_dimensions} whitened features",
-            f"{'':34}{'generated':>11}{'real':>11}{'ratio':>9}",
-        ]
-        for name, (generated, real) in rows.items():
-            lines.append(f"{name:34}{generated:>11.4g}{real:>11.4g}{ratio_or_nan(generated, real):>9.2f}")
-        return "\n".join(lines)
-
-
-def evaluate_generation(
-    generated: Any, held_out: Any, training: Any, converter: SpectrogramConverter
-) -> GenerationReport:
-    """Compare generated windows with held-out recordings, beside what the training set itself reaches.
-
-    Args:
-        generated: `(num_windows, bins, frames, 1)` in [0, 1], at least 2; or batches of windows, such as a
-            `tf.data.Dataset`. The same holds for the other two. Each is read twice at most.
-        held_out: Windows of recordings that the model was not trained on.
-        training: Windows that it was trained on, or the `SoundDistance` made of them.
-        converter: The `SpectrogramConverter` that made the windows.
-
-    Raises:
-        ValueError: If a set has fewer than 2 windows, or they do not fit the converter.
-
-    Example:
-        >>> converter = SpectrogramConverter(n_fft=128, hop_length=32, num_frames=32)
-        >>> windows = np.random.default_rng(0).random((60, 64, 32, 1))
-        >>> report = evaluate_generation(0.9 * windows[:20], windows[20:40], windows[40:], converter)
-        >>> report.maximum_mean_discrepancy > report.maximum_mean_discrepancy_zero_line
-        True
-    """
-    distance = training if isinstance(training, SoundDistance) else SoundDistance(training, converter)
-    known, bandwidths = distance.training, distance.bandwidths
-    fake, real = distance.embed(generated), distance.embed(held_out)
-    return GenerationReport(
-        num_generated=len(fake),
-        num_held_out=len(real),
-        num_training=len(known),
-        num_dimensions=distance.num_dimensions,
-        maximum_mean_discrepancy=maximum_mean_discrepancy(fake, real, bandwidths),
-        maximum_mean_discrepancy_zero_line=maximum_mean_discrepancy(known, real, bandwidths),
-        copies=copy_check(fake, known, real),
-        generated_pairwise_db=pairwise_distance(generated, converter),
-        held_out_pairwise_db=pairwise_distance(held_out, converter),
-    )

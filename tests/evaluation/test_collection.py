@@ -185,3 +185,42 @@ def test_table_for_people_and_for_programs(three_styles, collection, tmp_path):
     assert [row["file"] for row in rows] == ["b.wav", "a.wav", "odd\\udcff\n.wav"]
     shares = [[float(row[name]) for name in three_styles.component_names] for row in rows]
     np.testing.assert_allclose(shares, styles.shares, atol=1e-4)
+
+
+def test_what_is_similar_does_not_depend_on_when_a_note_falls(make_model, windows):
+    model = make_model(latent_dim=8, latent_steps=4)
+    model.adapt(windows, verbose=0)
+    # The parts of a window in another order: other notes at each time, the same in all.
+    moved = np.roll(windows, 8, axis=2)
+    positions = (WindowPosition(Path("a.wav"), 0.0),) * 48
+    codes, variances = model.encode(windows), model.posterior_of(windows).variance().numpy()
+    scales = np.sqrt(variances.mean(axis=(0, 1)) / 4)
+    collection = EncodedCollection(codes, positions, scales)
+    assert np.diag(collection.distances(model.encode(moved))).max() < 1e-3 < collection.spread
+    means = codes.mean(axis=1) / scales
+    expected = np.sqrt(np.square(means[:, None] - means).mean(axis=2))
+    np.testing.assert_allclose(collection.distances(codes), expected, atol=1e-3)
+    assert collection.spread == pytest.approx(np.sqrt(np.square(expected).sum() / (48 * 47)), rel=1e-4)
+    # Two draws from one posterior are still the square root of two apart.
+    first, second = (model.encode(windows, sample=True, seed=seed) for seed in (1, 2))
+    distances = EncodedCollection(first, positions, scales).distances(second)
+    assert np.mean(np.diag(distances)) == pytest.approx(np.sqrt(2), rel=0.1)
+    for given in (codes[5:6], windows[5:6]):
+        (found,) = find_similar(model, given, collection, num=1)
+        assert found.distance < 1e-3
+
+
+def test_styles_and_typical_windows_of_several_codes(sequence_model, shifted_windows):
+    positions = tuple(WindowPosition(Path("ab"[k % 2]), float(k)) for k in range(len(shifted_windows)))
+    collection = EncodedCollection(sequence_model.encode(shifted_windows), positions, np.ones(3))
+    styles = find_styles(sequence_model, collection)
+    responsibilities = np.asarray(sequence_model.prior.responsibilities(collection.codes))
+    np.testing.assert_allclose(styles.total_shares, responsibilities.mean(axis=0), rtol=1e-5)
+    joint = np.log(responsibilities) + np.asarray(sequence_model.prior.log_prob(collection.codes))[:, None]
+    for component, position in enumerate(styles.typical):
+        own = np.flatnonzero(responsibilities.argmax(axis=1) == component)
+        assert position == (positions[own[joint[own, component].argmax()]] if len(own) else None)
+    middles = typical_windows(sequence_model)
+    assert middles.shape == (2, 32, 32, 1)
+    held = np.repeat(sequence_model.prior.means.numpy()[:, None], 2 * 4, axis=1)
+    np.testing.assert_allclose(middles[:, :, :16], sequence_model.decode(held)[:, :, :16], atol=1e-5)

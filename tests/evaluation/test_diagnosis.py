@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from spectrovae import SpectroVAE
 from spectrovae.evaluation.diagnosis import Diagnosis, diagnose
+from spectrovae.evaluation.sound_distance import pairwise_distance
 
 HEALTHY = {
     "kind": "held-out",
@@ -196,3 +197,28 @@ def test_errors_say_what_came(adapted, windows):
         diagnose(adapted, windows, training=windows[:1])
     with pytest.raises(ValueError, match="NaN"):
         diagnose(adapted, windows, training=np.full_like(windows, np.nan))
+
+
+def test_diagnosis_counts_dimensions_of_all_codes_and_compares_with_pca_of_the_parts(make_model, shifted_windows):
+    model = make_model(latent_dim=3, latent_steps=4)
+    model.adapt(shifted_windows[:120], verbose=0)
+    diagnosis = diagnose(model, shifted_windows[120:], training=shifted_windows[:120])
+    assert diagnosis.rmse_db == pytest.approx(diagnosis.pca_rmse_db, rel=0.01)
+    assert (diagnosis.latent_dim, diagnosis.latent_steps, diagnosis.num_active_dims) == (3, 4, 3)
+    assert "3 of 3 dimensions active in 4 codes along a window, KL" in str(diagnosis)
+    measured = [model.evaluate(shifted_windows[120:], verbose=0, return_dict=True)["kl_loss"] for _ in range(4)]
+    assert diagnosis.kl == pytest.approx(np.mean(measured), abs=4 * np.std(measured) + 1e-3)
+    generated = model.decode(model.prior.sample(16, seed=0))
+    assert diagnosis.generated_pairwise_db == pytest.approx(pairwise_distance(generated, model.converter), rel=1e-4)
+    # A dimension that only differs along the window is in use; one that never differs is not.
+    layer = model.encoder.get_layer("linear_mean")
+    courses, spectra, bias = layer.get_weights()
+    layer.set_weights([courses, spectra * [1, 1, 0], bias])
+    along = np.concatenate([shifted_windows[:1, :, ::-1], shifted_windows[:1, :, ::-1]])
+    assert diagnose(model, along).num_active_dims == 2
+    assert diagnose(model, shifted_windows).num_active_dims == 2
+
+
+def test_diagnosis_of_models_without_a_linear_optimum(make_model, shifted_windows):
+    model = make_model(latent_steps=4, likelihood="bernoulli")
+    assert diagnose(model, shifted_windows[:40], training=shifted_windows[40:80]).pca_rmse_db > 0

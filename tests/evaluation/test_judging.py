@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from spectrovae import SpectrogramConverter
 from spectrovae.audio.io import write_audio
+from spectrovae.evaluation.generation import TrainingMusic
 from spectrovae.evaluation.judging import (
     judge,
     judge_recordings,
@@ -13,7 +14,6 @@ from spectrovae.evaluation.judging import (
     restoration_scores,
     resynthesize,
 )
-from spectrovae.evaluation.sound_distance import SoundDistance
 from spectrovae.synthesis import compose_collection
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=128, hop_length=32, num_frames=64, num_iterations=16)
@@ -54,11 +54,11 @@ def test_restoration_scores_by_hand(tones):
 
 
 def test_what_is_heard_is_near_and_silence_stays_silent(tones):
-    heard = resynthesize(tones[:4], CONVERTER)
-    assert heard.shape == tones[:4].shape
+    heard, clips = resynthesize(tones[:4], CONVERTER)
+    assert heard.shape == tones[:4].shape and clips.shape == (4, CONVERTER.window_length)
     assert restoration_scores(tones[:4], heard, CONVERTER, 0.0).spectral_convergence < -10
-    np.testing.assert_array_equal(resynthesize(tones[:4], CONVERTER), heard)
-    np.testing.assert_array_equal(resynthesize(0 * tones[:2], CONVERTER), 0)
+    np.testing.assert_array_equal(resynthesize(tones[:4], CONVERTER).windows, heard)
+    np.testing.assert_array_equal(resynthesize(0 * tones[:2], CONVERTER).clips, 0)
 
 
 def test_judgement_tells_phases_from_the_model(tones):
@@ -71,11 +71,20 @@ def test_judgement_tells_phases_from_the_model(tones):
     assert 0.5 < blurred.model_share <= 1
     assert blurred.heard.maximum_mean_discrepancy > perfect.heard.maximum_mean_discrepancy
     assert blurred.textured == blurred.round_trip and perfect.textured is None
+    assert blurred.decoded.sound is None and blurred.heard.sound.flux_db < perfect.heard.sound.flux_db
+    assert perfect.heard_generation.held_out_sound == perfect.round_trip.sound
     assert blurred.heard_generation.diversity_ratio < 0.01 < perfect.heard_generation.diversity_ratio
     zero_lines = {r.maximum_mean_discrepancy_zero_line for r in (blurred.generation, blurred.heard_generation)}
     assert len(zero_lines) == 1
     text = str(blurred)
-    for part in ("phases alone", "with texture, heard", "zero line", "As heard:", "mean pairwise distance"):
+    for part in (
+        "phases alone",
+        "with texture, heard",
+        "zero line",
+        "As heard:",
+        "crest factor (dB)",
+        "nearest 0.256 s",
+    ):
         assert part in text
     assert "with texture" not in str(perfect)
 
@@ -83,7 +92,8 @@ def test_judgement_tells_phases_from_the_model(tones):
 def test_judge_measures_a_model(make_model, windows):
     model = make_model()
     model.adapt(windows, verbose=0)
-    judgement = judge(model, windows[:12], SoundDistance(windows[12:], model.converter), num_windows=8)
+    music = TrainingMusic(resynthesize(windows[12:], model.converter)._replace(windows=windows[12:]), model.converter)
+    judgement = judge(model, windows[:12], music, num_windows=8)
     assert (judgement.num_windows, judgement.generation.num_generated, judgement.generation.num_training) == (8, 8, 36)
     held_out = tf.data.Dataset.from_tensor_slices(windows[:12]).batch(5)
     assert judge(model, held_out, windows[12:], num_windows=8) == judgement  # repeats, and takes datasets
@@ -115,6 +125,8 @@ def test_folders_of_sound_are_compared(folders):
     assert far.maximum_mean_discrepancy_zero_line == near.maximum_mean_discrepancy_zero_line
     copied = judge_recordings(music, noise, training=music, converter=CONVERTER)
     assert copied.num_training == 44 and copied.copies.generated_median == pytest.approx(0, abs=1e-6)
+    assert all(copies.generated_median < 0.1 for copies in copied.stretches.values())
+    assert far.generated_sound.flux_db > near.generated_sound.flux_db
     with pytest.raises(FileNotFoundError):
         judge_recordings(music / "missing", music, converter=CONVERTER)
     with pytest.raises(ValueError, match="Received: 1 windows of 1.6 s"):
