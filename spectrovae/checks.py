@@ -73,22 +73,6 @@ def check_num_weights(part: str, num_weights: int) -> None:
         )
 
 
-def check_nested(config: dict[str, Any], **classes: type) -> None:
-    """Raise a ValueError unless named parts of a configuration are of these classes, before any of them is made.
-
-    Args:
-        config: The configuration of a Keras object.
-        **classes: For each part the class that it must have, or be derived from.
-    """
-    for name, expected in classes.items():
-        part = config.get(name)
-        kind = part.get("registered_name") if isinstance(part, dict) else part
-        registered = keras.saving.get_registered_object(kind) if isinstance(kind, str) else None
-        is_unknown = isinstance(part, dict) and registered is None  # a class of the user's own, which Keras looks for
-        if not is_unknown and not (isinstance(registered, type) and issubclass(registered, expected)):
-            raise ValueError(f"The model's {name} must be a {expected.__name__}. Received: {name}={kind!r}")
-
-
 def check_sample_rate(name: str, value: int) -> int:
     """Return `value` as an int; a ValueError says so if it is not among `SAMPLE_RATES`."""
     if check_positive_int(name, value) not in SAMPLE_RATES:

@@ -16,7 +16,6 @@ from spectrovae.checks import (
     check_finite,
     check_index,
     check_names,
-    check_nested,
     check_seed,
     check_size,
     index_of_name,
@@ -498,8 +497,19 @@ class SpectroVAE(distributed.DistributedModel):
                 f"The model was saved by a newer spectrovae, in format {version}; this one reads formats up to "
                 f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade spectrovae"
             )
-        check_nested(config, converter=SpectrogramConverter, likelihood=Likelihood)
+        _check_nested(config, converter=SpectrogramConverter, likelihood=Likelihood)
         return cls(**config | {name: keras.saving.deserialize_keras_object(config[name]) for name in _NESTED})
+
+
+def _check_nested(config: dict, **classes: type) -> None:
+    """Raise a ValueError unless nested objects are of these classes, before any of them is made."""
+    for name, expected in classes.items():
+        nested = config.get(name)
+        kind = nested.get("registered_name") if isinstance(nested, dict) else nested
+        registered = keras.saving.get_registered_object(kind) if isinstance(kind, str) else None
+        is_custom = isinstance(nested, dict) and registered is None  # a class of the user's own, which Keras looks for
+        if not is_custom and not (isinstance(registered, type) and issubclass(registered, expected)):
+            raise ValueError(f"The model's {name} must be a {expected.__name__}. Received: {name}={kind!r}")
 
 
 def _without_targets(data: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
