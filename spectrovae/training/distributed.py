@@ -312,11 +312,12 @@ def pad_empty_batch(
         (2, None, 2)
     """
     num_windows = tf.shape(windows)[0]
+    sample_weight = None if sample_weight is None else tf.cast(sample_weight, tf.float32)
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return windows, sample_weight, num_windows
     num_missing = tf.maximum(1 - num_windows, 0)
-    weights = tf.ones((num_windows,)) if sample_weight is None else tf.cast(sample_weight, tf.float32)
+    weights = tf.ones((num_windows,)) if sample_weight is None else sample_weight
     padding = [[0, num_missing]] + (windows.shape.rank - 1) * [[0, 0]]
     return tf.pad(windows, padding), tf.pad(weights, [[0, num_missing]]), num_windows
 
