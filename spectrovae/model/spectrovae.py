@@ -23,6 +23,7 @@ from spectrovae.checks import (
 from spectrovae.model import linear_start
 from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, build_classic_encoder
 from spectrovae.model.distributions import numpy_generator, posterior_distribution, stateless_seed
+from spectrovae.model.exporting import export_saved_model
 from spectrovae.model.likelihood import GaussianLikelihood, Likelihood, get_likelihood
 from spectrovae.model.networks import build_decoder, build_encoder, decode_in_parts
 from spectrovae.model.prior import GaussianMixturePrior
@@ -478,6 +479,14 @@ class SpectroVAE(distributed.DistributedModel):
         """Return the index of a component that is given by its name or index; None is returned as it is."""
         index = index_of_name("component", component, self.component_names)
         return check_index("component", index, self.num_components)
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Export, as `keras.Model.export` does; a SavedModel also gets endpoints (see `export_saved_model`)."""
+        if format == "tf_saved_model":
+            export_saved_model(self, filepath)
+        else:
+            signature = [keras.InputSpec(shape=(None, *self.input_shape), dtype="float32")]
+            super().export(filepath, format, **{"input_signature": signature} | kwargs)
 
     def get_config(self) -> dict:
         """Return the arguments of the model."""
