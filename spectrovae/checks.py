@@ -68,8 +68,8 @@ def check_num_weights(part: str, num_weights: int) -> None:
     """
     if num_weights > _MAX_NUM_WEIGHTS:
         raise ValueError(
-            f"The {part} would have {num_weights:,} weights, and the limit is {_MAX_NUM_WEIGHTS:,}. Choose smaller sizes, "
-            "such as latent_dim=100, num_components=8 and width=512."
+            f"The {part} would have {num_weights:,} weights, and the limit is {_MAX_NUM_WEIGHTS:,}. Choose smaller "
+            "sizes, such as latent_dim=100, num_components=8 and width=512."
         )
 
 

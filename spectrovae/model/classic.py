@@ -91,6 +91,7 @@ def build_classic_decoder(
 
 
 def check_classic_grid(input_shape: tuple[int, ...], depth: int, latent_steps: int) -> None:
+    """Raise a ValueError unless the networks of the reference model fit such windows."""
     check_window_shape(input_shape)
     check_halvings(check_positive_int("decoder_depth", depth), frames=input_shape[1], bins=input_shape[0])
     if latent_steps > 1:

@@ -80,7 +80,7 @@ class GaussianMixturePrior(keras.layers.Layer):
         """Create the weights for codes of shape `(..., latent_dim)`."""
         latent_dim = input_shape[-1]
         shape = (self.num_components, latent_dim)
-        check_num_weights("prior", 2 * self.num_components * latent_dim)
+        check_num_weights("prior", 2 * self.num_components * (latent_dim or 0))
         self.means = self.add_weight(
             shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0, seed=self.seed), name="means"
         )
