@@ -53,6 +53,29 @@ def make_model(small_converter):
 
 
 @pytest.fixture(scope="session")
+def adapted_model(make_model, windows) -> SpectroVAE:
+    """A small model at its linear optimum, for tests that only read it."""
+    model = make_model()
+    model.adapt(windows, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def shifted_windows(windows) -> np.ndarray:
+    """160 windows, shifted in time so that what follows what is no accident of the window's start."""
+    shifts = np.random.default_rng(0).integers(0, 32, 160)
+    return np.stack([np.roll(windows[k % 48], shift, axis=1) for k, shift in enumerate(shifts)])
+
+
+@pytest.fixture(scope="session")
+def sequence_model(make_model, shifted_windows) -> SpectroVAE:
+    """A small trained model with four codes of three numbers along a window, for tests that only read it."""
+    model = make_model(latent_dim=3, latent_steps=4)
+    model.fit(shifted_windows, epochs=2, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
 def music(tmp_path_factory) -> Path:
     """A folder of four short pieces."""
     folder = tmp_path_factory.mktemp("music")

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 
-from spectrovae import SpectrogramConverter
+import spectrovae.model.sequence_prior
+import spectrovae.pieces
+from spectrovae import SpectrogramConverter, continue_audio, generate_audio, interpolate, morph
 from spectrovae.model.walks import window_starts
-from spectrovae.pieces import generate_audio, join_windows, morph
+from spectrovae.pieces import join_windows
+
+pytestmark = pytest.mark.filterwarnings("ignore:The peak was")
 
 
 @pytest.fixture(params=["decibel", "linear"])
@@ -38,14 +42,34 @@ def test_windows_may_come_one_by_one_and_must_be_as_many_as_places(converter):
             join_windows((windows * 2)[:number], starts, converter)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:The peak was over 1")
+@pytest.fixture
+def model(adapted_model):
+    """The model that all tests read, its components without names again after each."""
+    yield adapted_model
+    adapted_model.component_names = None
 
 
 @pytest.fixture
-def model(make_model, windows):
-    model = make_model()
-    model.adapt(windows, verbose=0)
-    return model
+def sequence_model(sequence_model):
+    """The model with several codes that all tests read, its prior and names as they were after each."""
+    weights = sequence_model.prior.get_weights()
+    yield sequence_model
+    sequence_model.prior.set_weights(weights)
+    sequence_model.component_names = None
+
+
+@pytest.fixture
+def inverted(monkeypatch) -> list[np.ndarray]:
+    """The mean spectrograms that are turned into sound, (bins, frames, 1)."""
+    spectrograms: list[np.ndarray] = []
+
+    def to_sound(model, means, scales, num_samples, *rest):
+        num_frames = -(-num_samples // model.converter.hop_length)
+        spectrograms.append(np.clip(means[:, :num_frames, None], 0, 1))
+        return np.zeros(num_samples, np.float32)
+
+    monkeypatch.setattr(spectrovae.pieces, "_to_sound", to_sound)
+    return spectrograms
 
 
 def frame_levels(audio: np.ndarray, converter) -> np.ndarray:
@@ -87,13 +111,13 @@ def test_the_seam_test_hears_windows_that_are_only_put_side_by_side(model):
 
 
 def test_length_type_and_seed(model):
-    for duration in (0.001, 0.05, 0.064, 0.1, 1.2345):
+    for duration in (0.001, 0.05, 0.064, 0.1, 0.2345):
         audio = generate_audio(model, duration, seed=3)
         assert (audio.shape, audio.dtype) == ((round(8000 * duration),), np.float32)
         assert np.abs(audio).max() <= 1
-    np.testing.assert_array_equal(generate_audio(model, 1.2345, seed=3), audio)
-    assert not np.allclose(generate_audio(model, 1.2345, seed=4), audio)
-    assert not np.allclose(generate_audio(model, 0.5), generate_audio(model, 0.5))
+    np.testing.assert_array_equal(generate_audio(model, 0.2345, seed=3), audio)
+    assert not np.allclose(generate_audio(model, 0.2345, seed=4), audio)
+    assert not np.allclose(generate_audio(model, 0.1), generate_audio(model, 0.1))
 
 
 def test_one_component_at_temperature_zero_stays_where_it_is(model):
@@ -104,40 +128,40 @@ def test_one_component_at_temperature_zero_stays_where_it_is(model):
     assert level == pytest.approx(model.converter.to_decibels(centre).mean(), abs=3)
 
 
-def test_several_components_come_in_order(model):
-    rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(model._choose_components([1, 0], 5, rng), [1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(model._choose_components((0, 1, 0), 2, rng), [0, 1, 0])
-    assert set(model._choose_components(None, 50, rng)) == {0, 1}
+def test_several_components_come_in_order(model, inverted):
+    generate_audio(model, 0.512, component=[1, 0], temperature=0.0, texture=0.0, seed=0)
+    first, second = model.decode(model.prior.means.numpy()[[1, 0]])
+    np.testing.assert_allclose(inverted[0][:, :8], first[:, :8], atol=1e-4)
+    np.testing.assert_allclose(inverted[0][:, -8:], second[:, -8:], atol=1e-4)
+    # Each of them at least once, in a short piece as well.
+    generate_audio(model, 0.2, component=(0, 1, 0), temperature=0.0, texture=0.0, seed=0)
+    for frames in (slice(8), slice(-8, None)):
+        np.testing.assert_allclose(inverted[1][:, frames], second[:, frames], atol=1e-4)
+    assert np.abs(inverted[1] - second[:, :1]).max() > 0.05
+
+
+def test_components_of_a_piece_have_names(model):
     audio = generate_audio(model, 0.3, component=[0, 1], seed=0)
     model.component_names = ["calm", "wild"]
     np.testing.assert_array_equal(generate_audio(model, 0.3, component=["calm", "wild"], seed=0), audio)
-    np.testing.assert_array_equal(model._choose_components("wild", 3, rng), [1, 1, 1])
+    np.testing.assert_array_equal(
+        generate_audio(model, 0.1, component="wild", seed=0), generate_audio(model, 0.1, component=1, seed=0)
+    )
 
 
-def test_morph_goes_from_one_recording_to_the_other(model, windows, monkeypatch):
-    codes = model.encode(windows[:2])
-    audio = morph(model, windows[0], windows[1], duration=0.512, texture=0.0, seed=0)
-    assert (audio.shape, audio.dtype) == ((4096,), np.float32)
-    np.testing.assert_allclose(morph(model, *codes, duration=0.512, texture=0.0, seed=0), audio, atol=1e-3)
-    inverted = []
-    monkeypatch.setattr(model.converter, "to_audio", lambda values, seed: inverted.append(values) or np.zeros(9999))
-    morph(model, windows[0], windows[1], duration=0.512, texture=0.0)
+def test_morph_goes_from_one_recording_to_the_other(model, windows, inverted):
+    for ends in (windows[:2], model.encode(windows[:2])):
+        assert morph(model, *ends, duration=0.512, texture=0.0).shape == (4096,)
     first, second = model.reconstruct(windows[:2])
-    np.testing.assert_allclose(inverted[0][:, :20], first[:, :20], atol=1e-4)
-    np.testing.assert_allclose(inverted[0][:, -20:], second[:, -20:], atol=1e-4)
+    for spectrogram in inverted:
+        np.testing.assert_allclose(spectrogram[:, :20], first[:, :20], atol=1e-4)
+        np.testing.assert_allclose(spectrogram[:, -20:], second[:, -20:], atol=1e-4)
 
 
-def test_a_joined_piece_begins_and_ends_with_whole_windows(model, windows):
-    codes = model.encode(windows[:3])
-    values, scales = model._join(codes, np.array([0, 24, 48]))
-    assert values.shape == scales.shape == (32, 80)
-    means = model.decode(codes)[..., 0]
-    np.testing.assert_allclose(np.clip(values[:, :24], 0, 1), means[0][:, :24], atol=1e-5)
-    np.testing.assert_allclose(np.clip(values[:, 56:], 0, 1), means[2][:, 8:], atol=1e-5)
-    # Where a window fades into itself, nothing changes.
-    same, _ = model._join(codes[[0, 0]], np.array([0, 0]))
-    np.testing.assert_allclose(np.clip(same, 0, 1), means[0], atol=1e-5)
+def test_morph_is_sound_that_repeats(model, windows):
+    audio = morph(model, windows[0], windows[1], duration=0.1, texture=0.0, seed=0)
+    assert (audio.shape, audio.dtype) == ((800,), np.float32)
+    np.testing.assert_array_equal(morph(model, windows[0], windows[1], duration=0.1, texture=0.0, seed=0), audio)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
@@ -167,3 +191,111 @@ def test_bad_arguments(model, windows):
         morph(model, windows[0], windows[1], duration=0.05)
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         morph(model, np.zeros(3), windows[1], duration=1.0)
+
+
+def test_interpolation_goes_from_one_end_to_the_other(model, sequence_model, windows):
+    for each in (model, sequence_model):
+        path = interpolate(each, windows[0], windows[1], num_steps=5, texture=0.0)
+        np.testing.assert_allclose(path[[0, -1]], each.reconstruct(windows[:2]), atol=1e-5)
+        codes = each.encode(windows[:2])
+        np.testing.assert_allclose(path[2], each.decode(codes.mean(axis=0, keepdims=True))[0], atol=1e-5)
+        np.testing.assert_allclose(interpolate(each, codes[0], codes[1], num_steps=5, texture=0.0), path, atol=1e-5)
+    with pytest.raises(ValueError, match="num_steps=1"):
+        interpolate(model, windows[0], windows[1], num_steps=1)
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        interpolate(model, np.zeros(3), windows[1])
+
+
+def test_long_pieces_are_as_varied_in_the_end_as_in_the_beginning(sequence_model):
+    codes = np.asarray(sequence_model.prior.sample(3, num_steps=400, seed=0))
+    spreads = [half.std(axis=(0, 1)) for half in (codes[:, :200], codes[:, 200:])]
+    np.testing.assert_allclose(spreads[0], spreads[1], rtol=0.5)
+    audio = generate_audio(sequence_model, 0.2345, seed=3)
+    assert (audio.shape, audio.dtype) == ((round(8000 * 0.2345),), np.float32) and np.abs(audio).max() <= 1
+    np.testing.assert_array_equal(generate_audio(sequence_model, 0.2345, seed=3), audio)
+    assert not np.allclose(generate_audio(sequence_model, 0.2345, seed=4), audio)
+
+
+def test_components_of_a_piece_come_in_order(sequence_model, monkeypatch):
+    chosen = []
+    continue_from = sequence_model.prior.continue_from
+
+    def watched(components, *rest):
+        chosen.append(components)
+        return continue_from(components, *rest)
+
+    monkeypatch.setattr(sequence_model.prior, "continue_from", watched)
+    generate_audio(sequence_model, 0.5, component=[1, 0, 1], seed=0)
+    windows, (steps,) = chosen
+    order = windows[:, 0].tolist()
+    assert order == sorted(order[: len(order) // 2 + 1], reverse=True) + order[len(order) // 2 + 1 :]
+    assert order[0] == order[-1] == 1 and np.abs(np.diff(order)).sum() == 2
+    assert len(steps) == 32 - sequence_model.latent_steps and steps[-1] == 1 and np.abs(np.diff(steps)).sum() == 2
+    generate_audio(sequence_model, 0.5, component=0, seed=0)
+    assert (chosen[2] == 0).all() and (chosen[3] == 0).all()
+
+
+def test_a_continuation_begins_where_the_recording_ends(sequence_model, shifted_windows, inverted, monkeypatch):
+    duration, hop = 0.1, 16
+    continue_audio(sequence_model, shifted_windows[:3], duration, seed=0, texture=0.0, overlap=0.064, temperature=0.5)
+    reconstruction = sequence_model.reconstruct(shifted_windows[2:3])[0]
+    # All but what the decoder sees of the next code.
+    np.testing.assert_allclose(inverted[0][:, :8], reconstruction[:, :8], atol=1e-4)
+    assert inverted[0].shape == (32, 32 + 50, 1)
+    # The codes of the past decide what follows: held, where the chain holds and is not pulled to their mean.
+    monkeypatch.setattr(spectrovae.model.sequence_prior, "_PULL", 0.0)
+    transitions = sequence_model.prior.transitions
+    transitions.coefficients.assign(np.eye(transitions.coefficients.shape[0])[:, :3])
+    for weight in (transitions.means, sequence_model.prior.offsets):
+        weight.assign(np.zeros(weight.shape))
+    for name, value in (("lowest", -99.0), ("highest", 99.0)):
+        getattr(transitions, name).assign(np.full(3, value))
+    continue_audio(sequence_model, shifted_windows[:3], duration, seed=0, texture=0.0, temperature=0.0)
+    past = sequence_model.encode(shifted_windows[2:3])
+    held = sequence_model.decode(np.concatenate([past, np.repeat(past[:, -1:], 7, axis=1)], axis=1))[0, :, 32:82]
+    np.testing.assert_allclose(inverted[1], held, atol=1e-4)
+    assert inverted[1].shape == (32, round(8000 * duration) // hop, 1)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.0001, 0.0019, 0.002, 0.0333, 0.064])
+@pytest.mark.parametrize("duration", [0.002, 0.0161, 0.1])
+def test_a_continuation_has_its_length(sequence_model, shifted_windows, overlap, duration):
+    audio = continue_audio(sequence_model, shifted_windows[:1], duration, overlap=overlap, seed=0)
+    assert audio.shape == (round(8000 * overlap) + round(8000 * duration),) and audio.dtype == np.float32
+
+
+def test_continuations_repeat_and_take_a_component(sequence_model, shifted_windows):
+    options = {"duration": 0.1, "texture": 0.0}
+    past = shifted_windows[:1]
+    first = continue_audio(sequence_model, past, seed=1, **options)
+    np.testing.assert_array_equal(continue_audio(sequence_model, past, seed=1, **options), first)
+    assert not np.allclose(continue_audio(sequence_model, past, seed=2, **options), first)
+    own = int(np.argmax(sequence_model.prior.responsibilities(sequence_model.encode(past))))
+    np.testing.assert_array_equal(continue_audio(sequence_model, past, seed=1, component=own, **options), first)
+    sequence_model.component_names = ["a", "b"]
+    other = continue_audio(sequence_model, past, seed=1, component=1 - own, **options)
+    named = continue_audio(sequence_model, past, seed=1, component="ab"[1 - own], **options)
+    np.testing.assert_array_equal(named, other)
+    for name, value in (("overlap", -0.1), ("overlap", 0.07), ("duration", 0.0), ("component", 2), ("texture", -1.0)):
+        with pytest.raises(ValueError, match=f"{name}="):
+            continue_audio(sequence_model, past, **options | {name: value})
+
+
+def test_morph_repeats_the_first_and_ends_with_the_second(sequence_model, shifted_windows, inverted):
+    [end] = sequence_model.encode(shifted_windows[1:2])
+    morph(sequence_model, shifted_windows[0], end, duration=0.256, texture=0.0)
+    first, second = sequence_model.reconstruct(shifted_windows[:2])
+    assert inverted[0].shape == (32, 128, 1)
+    np.testing.assert_allclose(inverted[0][:, :8], first[:, :8], atol=0.02)
+    np.testing.assert_allclose(inverted[0][:, -8:], second[:, -8:], atol=0.02)
+    morph(sequence_model, shifted_windows[0], shifted_windows[1], duration=0.1, texture=0.0)
+    assert inverted[1].shape == (32, 50, 1) and np.isfinite(inverted[1]).all()
+    with pytest.raises(ValueError, match="longer than a window"):
+        morph(sequence_model, shifted_windows[0], shifted_windows[1], duration=0.05)
+    with pytest.raises(ValueError, match=r"shape \(4, 3\).*shape \(3,\)"):
+        morph(sequence_model, np.zeros(3), shifted_windows[1], duration=0.2)
+
+
+def test_one_code_cannot_continue(model, windows):
+    with pytest.raises(ValueError, match="latent_steps above 1.*latent_steps=1"):
+        continue_audio(model, windows[:1], duration=0.1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spectrovae import GaussianMixturePrior, SpectrogramConverter
 from spectrovae.model.distributions import MIN_SCALE, num_posterior_parameters, posterior_distribution
-from spectrovae.model.likelihood import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
+from spectrovae.model.likelihood import BernoulliLikelihood, GaussianLikelihood
 from spectrovae.model.pca import cut_windows
 from spectrovae.model.sequence_prior import SequencePrior
 
@@ -203,20 +203,6 @@ def test_gaussian_pixels_integrate_to_one(per_pixel, mean, raw_scale):
 
 
 @FEW
-@given(st.floats(-300, 300))
-def test_continuous_bernoulli_pixels_integrate_to_one(raw_logit):
-    likelihood = ContinuousBernoulliLikelihood()
-    parameters = pixels([raw_logit])
-    values, step = np.linspace(0, 1, 20001, retstep=True)
-    density = np.exp(likelihood.log_prob(parameters, pixels(values)))
-    weights = np.full(20001, step)
-    weights[[0, -1]] /= 2  # trapezoids
-    assert (density * weights).sum() == pytest.approx(1, abs=1e-3)
-    mean = float(likelihood.mean(parameters)[0, 0, 0, 0])
-    assert 0 <= mean <= 1 and (density * values * weights).sum() == pytest.approx(mean, abs=1e-3)
-
-
-@FEW
 @given(st.floats(-80, 80))
 def test_bernoulli_pixels_sum_to_one(logit):
     likelihood = BernoulliLikelihood()
@@ -225,9 +211,7 @@ def test_bernoulli_pixels_sum_to_one(logit):
     assert probabilities[1] == pytest.approx(float(likelihood.mean(pixels([logit]))[0, 0, 0, 0]), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "likelihood", [GaussianLikelihood(), GaussianLikelihood(True), ContinuousBernoulliLikelihood()]
-)
+@pytest.mark.parametrize("likelihood", [GaussianLikelihood(), GaussianLikelihood(True), BernoulliLikelihood()])
 @given(seed=SEEDS, shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)))
 @FEW
 def test_windows_add_up_from_their_pixels(likelihood, seed, shape):

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 
-def test_threads_get_the_same_answers_as_one(make_model, windows):
-    model = make_model()
+def test_threads_get_the_same_answers_as_one(adapted_model, windows):
+    model = adapted_model
     questions = [lambda seed=seed: model.generate(4, seed=seed) for seed in range(8)]
     questions += [lambda start=start: model.encode(windows[start : start + 8]) for start in range(0, 32, 4)]
     questions += [lambda seed=seed: model.encode(windows[:8], sample=True, seed=seed) for seed in range(8)]
@@ -18,16 +18,15 @@ def test_threads_get_the_same_answers_as_one(make_model, windows):
         np.testing.assert_allclose(answer, reference, atol=1e-6)
 
 
-def test_threads_without_a_seed_draw_differently(make_model):
-    model = make_model()
+def test_threads_without_a_seed_draw_differently(adapted_model):
     with ThreadPoolExecutor(8) as threads:
-        samples = list(threads.map(lambda _: model.generate(1), range(16)))
+        samples = list(threads.map(lambda _: adapted_model.generate(1), range(16)))
     assert all(np.isfinite(sample).all() for sample in samples)
     assert len({sample.tobytes() for sample in samples}) == 16
 
 
-def test_threads_convert_the_same_sound(make_model, windows):
-    converter = make_model().converter
+def test_threads_convert_the_same_sound(small_converter, windows):
+    converter = small_converter
     expected = converter.to_audio(0.5 * windows[:4], seed=0)
     with ThreadPoolExecutor(8) as threads:
         for audio in threads.map(lambda _: converter.to_audio(0.5 * windows[:4], seed=0), range(8)):

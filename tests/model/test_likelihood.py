@@ -7,7 +7,6 @@ import tensorflow_probability as tfp
 from spectrovae.model.likelihood import (
     LIKELIHOODS,
     BernoulliLikelihood,
-    ContinuousBernoulliLikelihood,
     GaussianLikelihood,
     get_likelihood,
 )
@@ -56,26 +55,6 @@ def test_bernoulli_is_bounded_by_the_entropy_of_the_grey_values():
     assert np.less(BernoulliLikelihood().log_prob(PARAMETERS, WINDOWS), best).all()
 
 
-def test_continuous_bernoulli_is_that_of_tfp():
-    likelihood = ContinuousBernoulliLikelihood(max_logit=1e4)
-    logits = np.linspace(-8, 8, 60, dtype=np.float32).reshape(WINDOWS.shape)
-    theirs = tfd.ContinuousBernoulli(logits=logits.astype(np.float64))
-    np.testing.assert_allclose(
-        likelihood.pixel_log_prob(logits, WINDOWS), theirs.log_prob(WINDOWS.astype(np.float64)), atol=1e-4
-    )
-    np.testing.assert_allclose(likelihood.mean(logits), theirs.mean(), atol=1e-4)
-
-
-@pytest.mark.parametrize("logit", [-90.0, -20.0, -0.021, -0.019, 0.0, 1e-4, 0.019, 0.021, 20.0, 90.0])
-def test_continuous_bernoulli_integrates_to_one(logit):
-    likelihood = ContinuousBernoulliLikelihood(max_logit=1e4)
-    grid = np.linspace(0, 1, 20_001, dtype=np.float32)
-    density = np.exp(likelihood.pixel_log_prob(tf.fill(grid.shape, logit), grid).numpy().astype(np.float64))
-    assert np.trapezoid(density, grid) == pytest.approx(1, abs=2e-3)
-    mean = float(likelihood.mean(tf.constant(logit)))
-    assert np.trapezoid(density * grid, grid) == pytest.approx(mean, abs=2e-3)
-
-
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_log_prob_is_finite_with_finite_gradients_at_the_ends(name):
     likelihood = get_likelihood(name)
@@ -102,8 +81,6 @@ def test_errors_say_what_came():
         get_likelihood("poisson")
     with pytest.raises(ValueError, match="min_scale=0.5"):
         GaussianLikelihood(min_scale=0.5, initial_scale=0.1)
-    with pytest.raises(ValueError, match="max_logit=0"):
-        ContinuousBernoulliLikelihood(max_logit=0)
 
 
 def test_a_layer_is_taken_as_it_is():

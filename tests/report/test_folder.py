@@ -1,4 +1,5 @@
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -7,8 +8,9 @@ import soundfile
 from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.audio.io import write_audio
 from spectrovae.audio.recordings import WindowPosition
+from spectrovae.evaluation.collection import encode_collection
 from spectrovae.report.folder import write_reconstruction, write_results, write_windows
-from spectrovae.report.page import reconstruction_clips, to_audio
+from spectrovae.report.page import reconstruction_clips, to_audio, write_page
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -100,13 +102,18 @@ def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings,
     assert sounds == {"generated_1", "generated_2", "generated_3", "original", "reconstruction"}
     for path in (tmp_path / "out").glob("*.png"):
         assert_is_picture(path)
-    for name in ("generated", "loss_curves", "reconstruction", "generated_3"):
+    for name in ("generated", "comparison", "loss_curves", "reconstruction", "generated_3"):
         assert (tmp_path / "out" / f"{name}.png").exists()
     text = (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8")
     assert text.startswith(str(diagnosis))
     assert "3 of 4 files used: 12 windows" in text and "broken.wav: unreadable" in text
     assert all(str(recordings / f"{number}.wav") in text for number in range(3))
     assert ("Held out:" in text) == bool(validation_split)
+    nearness = re.search(r"a distance of (-?\d\.\d{3}), where the training music itself is at (-?\d\.\d{3})\.", text)
+    assert bool(nearness) == bool(validation_split)
+    if nearness:
+        assert nearness[0] in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+        assert float(nearness[1]) > float(nearness[2])  # of a model that was not trained
     # Drawn, decoded and turned into sound once: all that is generated, and some reconstructions.
     assert len(waveforms) == 1 + (2 if validation_split else 3)
     expected = to_audio(model.converter, model.generate(3, seed=0), seed=0)
@@ -114,3 +121,19 @@ def test_write_results_accounts_for_every_file(tmp_path, make_model, recordings,
     for number, waveform in enumerate(expected, 1):
         samples, _ = soundfile.read(tmp_path / "out" / f"generated_{number}.wav")
         np.testing.assert_allclose(samples, waveform, atol=1e-4)
+
+
+def test_results_and_pages_of_several_codes(tmp_path, sequence_model, recordings):
+    model = sequence_model
+    train, held_out = audio_dataset(
+        recordings, model.converter, validation_split=0.3, cache="memory", seed=0, verbose=0
+    )
+    write_results(model, train, held_out, {"loss": [1.0, 0.5]}, tmp_path / "results", num_samples=2, seed=0)
+    page = (tmp_path / "results" / "index.html").read_text(encoding="utf-8")
+    assert page.count("at a distance of") == 2 and "4 codes along a window" in page
+    collection = encode_collection(model, train)
+    assert collection.codes.shape[1:] == (4, 3) and collection.scales.shape == (3,)
+    for duration, has_neighbours in ((0.02, False), (0.2, True)):
+        windows = model.generate(1, duration=duration, seed=0)
+        page = write_page(tmp_path / "page.html", model, windows, collection=collection).read_text(encoding="utf-8")
+        assert ("Nearest to generated 1" in page) == has_neighbours

@@ -92,3 +92,12 @@ def test_errors_say_what_came(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         TensorBoardSounds(tmp_path)
+
+
+def test_sounds_of_several_codes_are_logged(sequence_model, shifted_windows, tmp_path):
+    callback = TensorBoardSounds(tmp_path, shifted_windows[:8], num_samples=1)
+    callback.set_model(sequence_model)
+    callback.on_train_begin()
+    callback.on_epoch_end(0)
+    callback.on_train_end()
+    assert list(tmp_path.rglob("*tfevents*"))
