@@ -1,10 +1,11 @@
 """The trainable Gaussian-mixture prior over codes."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import sklearn.mixture
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -18,6 +19,9 @@ from spectrovae.checks import (
 )
 from spectrovae.model.distributions import stateless_seed, to_raw_scale, to_scale
 from spectrovae.training.metrics import LIVE_SHARE, live_components
+
+if TYPE_CHECKING:  # scikit-learn is imported when a mixture is fitted
+    from sklearn.mixture import GaussianMixture
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -234,9 +238,11 @@ class GaussianMixturePrior(keras.layers.Layer):
             "seed": self.seed,
         }
 
-    def _mixture_of(self, codes: np.ndarray, seed: int | None) -> sklearn.mixture.GaussianMixture:
+    def _mixture_of(self, codes: np.ndarray, seed: int | None) -> GaussianMixture:
+        from sklearn.mixture import GaussianMixture
+
         options = {"covariance_type": "diag", "reg_covar": 1e-4, "random_state": seed}
-        return sklearn.mixture.GaussianMixture(self.num_components, **options).fit(codes)
+        return GaussianMixture(self.num_components, **options).fit(codes)
 
     def _check_draw(self, num_samples: int, component: int | None, temperature: float) -> None:
         if not self.built:

@@ -5,8 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import sklearn.exceptions
-import sklearn.mixture
 import tensorflow as tf
 
 from spectrovae.checks import check_factor, check_num_weights, check_positive_int
@@ -183,6 +181,9 @@ class Transitions(keras.layers.Layer):
         Returns:
             The offset of each component, `(num_components, latent_dim)`.
         """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
         num_steps, dim = codes.shape[1] - 1, self.latent_dim
         summaries = self.summarize(tf.constant(codes, tf.float32))[:, :-1].numpy().reshape(len(codes) * num_steps, -1)
         inputs = np.concatenate([summaries, np.repeat(shares, num_steps, axis=0)], axis=1).astype(np.float64)
@@ -191,11 +192,9 @@ class Transitions(keras.layers.Layer):
         residuals = targets - inputs @ solution
         sample = np.random.default_rng(seed).permutation(len(residuals))[:_NUM_RESIDUALS]
         num_experts = min(self.num_experts, 1 + len(sample) // (2 * dim))
-        mixture = sklearn.mixture.GaussianMixture(
-            num_experts, reg_covar=self.min_scale**2, max_iter=_MAX_ITERATIONS, random_state=seed
-        )
+        mixture = GaussianMixture(num_experts, reg_covar=self.min_scale**2, max_iter=_MAX_ITERATIONS, random_state=seed)
         with warnings.catch_warnings():  # a start need not have converged
-            warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+            warnings.simplefilter("ignore", ConvergenceWarning)
             mixture.fit(residuals[sample])
         missing = (0, self.num_experts - mixture.n_components)
         # A precision's Cholesky factor is upper triangular here: its transpose whitens.
