@@ -1,7 +1,6 @@
 """A generative model of your own recordings: a Keras variational autoencoder over music spectrograms."""
 
 import importlib
-import importlib.metadata
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,7 @@ _PLACES = {
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
-__version__ = importlib.metadata.version("spectrovae")
+__version__: str
 __all__ = [
     "GaussianLikelihood",
     "GaussianMixturePrior",
@@ -84,6 +83,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import spectrovae` is light."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("spectrovae")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'spectrovae' has no attribute {name!r}")
     return getattr(importlib.import_module(f"spectrovae.{_MODULE_OF[name]}"), name)
