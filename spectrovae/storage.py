@@ -11,9 +11,10 @@ import sys
 import tempfile
 import threading
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
@@ -115,6 +116,46 @@ def exit_on_sigterm() -> None:
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def check_archive(path: Path) -> None:
+    """Raise a ValueError if a file of weights, or a model, unpacks to far more than its own size.
+
+    Keras writes both without compression. A file that somebody else has written may be small and fill the memory.
+
+    Args:
+        path: A `.keras` or `.weights.h5` file.
+
+    Raises:
+        ValueError: If it unpacks to more than twice its size, or is damaged.
+    """
+    import h5py
+
+    largest = 2 * path.stat().st_size + 2**20
+
+    def check(num_bytes: int) -> None:
+        if num_bytes > largest:
+            raise ValueError(
+                f"{path} unpacks to {num_bytes:,} bytes, more than a model of its size. It is damaged, or was not "
+                "written by Keras: do not load it."
+            )
+
+    try:
+        with contextlib.ExitStack() as stack:
+            weights: Any = path
+            if zipfile.is_zipfile(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                check(sum(member.file_size for member in archive.infolist()))
+                names = [name for name in archive.namelist() if name.endswith(".h5")]
+                if not names:
+                    return
+                weights = stack.enter_context(archive.open(names[0]))
+            sizes: list[int] = []
+            file = stack.enter_context(h5py.File(weights, "r"))
+            file.visititems(lambda name, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+            check(sum(sizes))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def temporary_folder() -> tuple[Path, contextlib.ExitStack]:

@@ -25,7 +25,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorboard.plugins.hparams import api_pb2, summary
 
-from spectrovae.storage import remove_leftovers
+from spectrovae.storage import check_archive, remove_leftovers
 from spectrovae.tuning.hypermodel import make_hypermodel
 from spectrovae.tuning.search_space import SweepSettings, write_json
 
@@ -127,6 +127,7 @@ def _train(task: TrialTask, outcome: dict[str, Any]) -> None:
     outcome["num_parameters"] = model.count_params()
     outcome["arguments"] = hypermodel.declare_hyperparameters(hp)
     if task.initial_weights is not None:
+        check_archive(task.initial_weights)
         model.load_weights(task.initial_weights)
     train, validation = task.settings.datasets(task.cache)
     checkpoint = keras.callbacks.ModelCheckpoint(

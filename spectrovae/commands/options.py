@@ -77,7 +77,9 @@ def load_model(path: str | os.PathLike[str]) -> SpectroVAE:
     import keras
 
     from spectrovae import SpectroVAE
+    from spectrovae.storage import check_archive
 
+    check_archive(Path(path))
     model = keras.saving.load_model(path)
     if not isinstance(model, SpectroVAE):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a SpectroVAE")

@@ -25,6 +25,7 @@ from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, bu
 from spectrovae.model.distributions import numpy_generator, posterior_distribution, stateless_seed
 from spectrovae.model.exporting import export_saved_model
 from spectrovae.model.likelihood import GaussianLikelihood, Likelihood, get_likelihood
+from spectrovae.model.loading import check_config
 from spectrovae.model.networks import build_decoder, build_encoder, decode_in_parts
 from spectrovae.model.prior import GaussianMixturePrior
 from spectrovae.model.sequence_prior import SequencePrior
@@ -499,26 +500,8 @@ class SpectroVAE(distributed.DistributedModel):
     @classmethod
     def from_config(cls, config: dict) -> "SpectroVAE":
         """Build a model from what `get_config` returned; of a newer version a ValueError says so."""
-        config = dict(config)
-        version = config.pop("format_version", FORMAT_VERSION)
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise ValueError(
-                f"The model was saved by a newer spectrovae, in format {version}; this one reads formats up to "
-                f"{FORMAT_VERSION}. Upgrade it: pip install --upgrade spectrovae"
-            )
-        _check_nested(config, converter=SpectrogramConverter, likelihood=Likelihood)
+        config = check_config(config, FORMAT_VERSION, converter=SpectrogramConverter, likelihood=Likelihood)
         return cls(**config | {name: keras.saving.deserialize_keras_object(config[name]) for name in _NESTED})
-
-
-def _check_nested(config: dict, **classes: type) -> None:
-    """Raise a ValueError unless nested objects are of these classes, before any of them is made."""
-    for name, expected in classes.items():
-        nested = config.get(name)
-        kind = nested.get("registered_name") if isinstance(nested, dict) else nested
-        registered = keras.saving.get_registered_object(kind) if isinstance(kind, str) else None
-        is_custom = isinstance(nested, dict) and registered is None  # a class of the user's own, which Keras looks for
-        if not is_custom and not (isinstance(registered, type) and issubclass(registered, expected)):
-            raise ValueError(f"The model's {name} must be a {expected.__name__}. Received: {name}={kind!r}")
 
 
 def _without_targets(data: Any) -> tuple[tf.Tensor, tf.Tensor | None]:

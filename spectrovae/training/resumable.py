@@ -15,7 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae.audio.windows import training_part
-from spectrovae.storage import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
+from spectrovae.storage import (
+    PathLike,
+    check_archive,
+    check_writable,
+    remove_leftovers,
+    replaced_when_complete,
+    temporary_folder,
+)
 from spectrovae.training.distributed import DistributedModel, broadcast_bytes, is_chief, num_workers, run_on_chief
 from spectrovae.training.optimizer import averaged_weights
 
@@ -274,6 +281,7 @@ def restore_checkpoint(model: keras.Model, checkpoint: Path) -> None:
 def _load_weights(model: keras.Model, path: Path) -> None:
     """Load weights and the optimizer's state, except for the learning rate."""
     learning_rate = model.optimizer.get_config()["learning_rate"]
+    check_archive(path)
     model.load_weights(path)
     if isinstance(learning_rate, float):  # not a schedule
         model.optimizer.learning_rate = learning_rate
