@@ -11,9 +11,6 @@ from numpy.typing import ArrayLike
 SAMPLE_RATES = range(100, 10_000_001)
 """Sample rates in Hz that waveforms may have."""
 
-MAX_MODEL_SEED = 2**32 - 1
-"""Largest seed of a model: NumPy's and scikit-learn's generators take no larger ones."""
-
 
 def check_positive_int(name: str, value: int) -> int:
     """Return `value` as an int.
@@ -82,8 +79,10 @@ def check_sample_rate(name: str, value: int) -> int:
     return int(value)
 
 
-def check_seed(name: str, value: int | None, largest: int = 2**62 - 1) -> int | None:
-    """Return a seed as an int or None; a ValueError says so if it is not from 0 to the largest that is told apart.
+def check_seed(name: str, value: int | None, num_bits: int = 62) -> int | None:
+    """Return a seed as an int or None; a ValueError says so if it is negative, or has more bits than are used.
+
+    Draws use 62 bits. Models use 32, as scikit-learn's generators do.
 
     Example:
         >>> check_seed("seed", 7), check_seed("seed", None)
@@ -91,20 +90,27 @@ def check_seed(name: str, value: int | None, largest: int = 2**62 - 1) -> int | 
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value <= largest:
-        raise ValueError(f"`{name}` must be None or an integer from 0 to {largest}. Received: {name}={value!r}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0 or value >> num_bits:
+        raise ValueError(
+            f"`{name}` must be None or an integer from 0 to 2 ** {num_bits} - 1. Received: {name}={value!r}"
+        )
     return int(value)
 
 
-def check_index(name: str, value: int | None, size: int) -> int | None:
-    """Return an index as an int or None; a ValueError says so if it is something else, or not from 0 to `size` - 1.
+def check_index(name: str, value: int | str | None, size: int, names: Sequence[str] | None = None) -> int | None:
+    """Return an index, or that of a name, as an int; a ValueError says so if there is none such. None stays None.
 
     Example:
-        >>> check_index("component", np.int64(2), 3)
-        2
+        >>> check_index("component", np.int64(1), 2), check_index("component", "drums", 2, ("strings", "drums"))
+        (1, 1)
     """
     if value is None:
         return None
+    if isinstance(value, str):
+        if value not in (names or ()):
+            known = list(names or ())
+            raise ValueError(f"`{name}` must be an index or one of the names {known}. Received: {name}={value!r}")
+        return list(names or ()).index(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < size:
         raise ValueError(f"`{name}` must be None or an integer from 0 to {size - 1}. Received: {name}={value!r}")
     return int(value)
@@ -212,18 +218,3 @@ def check_names(name: str, value: Sequence[str], count: int) -> tuple[str, ...]:
     if not is_list or not len(set(value)) == len(value) == count:
         raise ValueError(f"`{name}` must be None or {count} names that differ. Received: {name}={value!r}")
     return tuple(value)
-
-
-def index_of_name(name: str, value: int | str | None, names: Sequence[str] | None) -> int | None:
-    """Return the index of one of some names, or raise a ValueError; an index or None is returned as it is.
-
-    Example:
-        >>> index_of_name("component", "drums", ("strings", "drums"))
-        1
-    """
-    if not isinstance(value, str):
-        return value
-    known = list(names or ())
-    if value not in known:
-        raise ValueError(f"`{name}` must be an index or one of the names {known}. Received: {name}={value!r}")
-    return known.index(value)

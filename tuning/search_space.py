@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectrovae.checks import MAX_MODEL_SEED, check_positive_int, check_seed, check_size
+from spectrovae.checks import check_positive_int, check_seed, check_size
 from spectrovae.storage import replaced_when_complete
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class SweepSettings:
             check_positive_int("max_parameters", self.max_parameters)
         if self.seed is None:
             raise ValueError("`seed` must be an integer of 0 or more. Received: seed=None")
-        check_seed("seed", self.seed, MAX_MODEL_SEED)
+        check_seed("seed", self.seed, num_bits=32)
         if not (_is_number(self.validation_split) and 0 < self.validation_split < 1):
             raise ValueError(
                 "validation_split must be above 0 and below 1: trials are compared on held-out recordings. "

@@ -9,14 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from spectrovae.checks import (
-    MAX_MODEL_SEED,
-    check_factor,
-    check_index,
-    check_num_weights,
-    check_positive_int,
-    check_seed,
-)
+from spectrovae.checks import check_factor, check_index, check_num_weights, check_positive_int, check_seed
 from spectrovae.model.distributions import stateless_seed, to_raw_scale, to_scale
 from spectrovae.training.metrics import LIVE_SHARE, live_components
 
@@ -77,7 +70,7 @@ class GaussianMixturePrior(keras.layers.Layer):
         self.num_components = check_positive_int("num_components", num_components)
         self.learn_weights = learn_weights
         self.min_scale = min_scale
-        self.seed = check_seed("seed", seed, MAX_MODEL_SEED)
+        self.seed = check_seed("seed", seed, num_bits=32)
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

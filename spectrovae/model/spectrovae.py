@@ -11,15 +11,7 @@ from tensorflow_probability import distributions as tfd
 
 from spectrovae.audio.spectrogram import SpectrogramConverter, fitting_converter
 from spectrovae.audio.windows import check_codes, check_dataset, check_windows, iterate_batches, training_part
-from spectrovae.checks import (
-    MAX_MODEL_SEED,
-    check_finite,
-    check_index,
-    check_names,
-    check_seed,
-    check_size,
-    index_of_name,
-)
+from spectrovae.checks import check_finite, check_index, check_names, check_seed, check_size
 from spectrovae.model import linear_start
 from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, build_classic_encoder
 from spectrovae.model.distributions import numpy_generator, posterior_distribution, stateless_seed
@@ -130,7 +122,7 @@ class SpectroVAE(distributed.DistributedModel):
         self.num_kl_samples = check_size("num_kl_samples", num_kl_samples)
         self.learn_weights = learn_weights
         self.warm_start = warm_start
-        self.seed = check_seed("seed", seed, MAX_MODEL_SEED)
+        self.seed = check_seed("seed", seed, num_bits=32)
 
         # Python's generator, since keras.utils.set_random_seed seeds it.
         network_seed = random.randrange(2**30) if seed is None else seed
@@ -478,8 +470,7 @@ class SpectroVAE(distributed.DistributedModel):
 
     def component_index(self, component: int | str | None) -> int | None:
         """Return the index of a component that is given by its name or index; None is returned as it is."""
-        index = index_of_name("component", component, self.component_names)
-        return check_index("component", index, self.num_components)
+        return check_index("component", component, self.num_components, self.component_names)
 
     def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Export, as `keras.Model.export` does; a SavedModel also gets endpoints (see `export_saved_model`)."""
