@@ -40,11 +40,15 @@ _LARGEST = {
     "width": 16_384,
     "decoder_depth": 24,
     "num_kl_samples": 1_024,
+    "n_fft": 2**18,
+    "hop_length": 2**18,
+    "num_frames": 2**18,
+    "num_iterations": 10_000,
 }
 
 
 def check_size(name: str, value: int) -> int:
-    """Return a size of a model as an int; a ValueError says so if it is not from 1 to the largest that makes sense.
+    """Return a size of a model or a converter as an int; a ValueError says so if it is not from 1 to a sensible limit.
 
     A model that was saved by somebody else may claim any size: this is asked before any weight is made.
 
@@ -107,10 +111,10 @@ def check_index(name: str, value: int | str | None, size: int, names: Sequence[s
     if value is None:
         return None
     if isinstance(value, str):
-        if value not in (names or ()):
-            known = list(names or ())
+        known = list(names or ())
+        if value not in known:
             raise ValueError(f"`{name}` must be an index or one of the names {known}. Received: {name}={value!r}")
-        return list(names or ()).index(value)
+        return known.index(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < size:
         raise ValueError(f"`{name}` must be None or an integer from 0 to {size - 1}. Received: {name}={value!r}")
     return int(value)

@@ -16,7 +16,7 @@ import numpy as np
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import iterate_batches
-from spectrovae.checks import check_seed
+from spectrovae.checks import check_factor, check_seed
 from spectrovae.model.distributions import numpy_generator
 from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.model.texture import check_texture
@@ -66,12 +66,15 @@ def generate_audio(
         >>> len(generate_audio(model, duration=0.1, seed=1)) / model.converter.sample_rate
         0.1
     """
-    if not temperature >= 0:
-        raise ValueError(f"`temperature` must be 0 or more. Received: temperature={temperature!r}")
+    check_factor("temperature", temperature)
     if waypoint_interval is None:
         waypoint_interval = _WINDOWS_PER_WAYPOINT * model.converter.window_duration
-    if not waypoint_interval > 0:
-        raise ValueError(f"`waypoint_interval` must be above 0. Received: waypoint_interval={waypoint_interval!r}")
+    frame_duration = model.converter.hop_length / model.converter.sample_rate
+    if not waypoint_interval >= frame_duration:
+        raise ValueError(
+            f"`waypoint_interval` must be at least a frame, {frame_duration:.3g} (s). "
+            f"Received: waypoint_interval={waypoint_interval!r}"
+        )
     num_samples = model.converter.num_samples_of(duration)
     rng = numpy_generator(seed, model.seed_generator)
     num_waypoints = 1 + max(1, round(duration / waypoint_interval))

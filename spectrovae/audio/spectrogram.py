@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spectrovae.audio.phase import griffin_lim
-from spectrovae.checks import check_positive_int, check_sample_rate, check_seed, check_waveform
+from spectrovae.checks import check_sample_rate, check_seed, check_size, check_waveform
 
 # The offset is looked for in the first 30 s, by the means of blocks of a tenth of a second.
 _OFFSET_SECONDS = 30
@@ -24,6 +24,7 @@ _OFFSET_BLOCKS_PER_SECOND = 10
 
 # Longer blocks are cut into pieces of this many samples.
 _MAX_BLOCK_LENGTH = 1 << 18
+_MAX_DYNAMIC_RANGE = 400  # dB: float32 can hold what lies below
 
 
 def stream_magnitudes(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> Iterator[np.ndarray]:
@@ -180,20 +181,23 @@ class SpectrogramConverter:
         num_iterations: int = 64,
     ) -> None:
         self.sample_rate = check_sample_rate("sample_rate", sample_rate)
-        self.n_fft = check_positive_int("n_fft", n_fft)
-        self.hop_length = check_positive_int("hop_length", hop_length)
-        self.num_frames = check_positive_int("num_frames", num_frames)
+        self.n_fft = check_size("n_fft", n_fft)
+        self.hop_length = check_size("hop_length", hop_length)
+        self.num_frames = check_size("num_frames", num_frames)
         self.scale = scale
         self.dynamic_range = float(dynamic_range)
-        self.num_iterations = check_positive_int("num_iterations", num_iterations)
+        self.num_iterations = check_size("num_iterations", num_iterations)
         if self.n_fft % 4:
             raise ValueError(f"`n_fft` must be a multiple of 4. Received: n_fft={n_fft}")
         if self.hop_length > self.n_fft:
             raise ValueError(f"`hop_length` must be at most n_fft={n_fft}. Received: hop_length={hop_length}")
         if scale not in ("decibel", "linear"):
             raise ValueError(f'`scale` must be "decibel" or "linear". Received: scale={scale!r}')
-        if not 0 < self.dynamic_range < np.inf:
-            raise ValueError(f"`dynamic_range` must be above 0 (dB). Received: dynamic_range={dynamic_range!r}")
+        if not 0 < self.dynamic_range <= _MAX_DYNAMIC_RANGE:
+            raise ValueError(
+                f"`dynamic_range` must be above 0 and at most {_MAX_DYNAMIC_RANGE} (dB). "
+                f"Received: dynamic_range={dynamic_range!r}"
+            )
 
     @classmethod
     def classic(cls) -> SpectrogramConverter:
