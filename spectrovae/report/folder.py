@@ -16,14 +16,20 @@ from spectrovae.audio.dataset import dataset_report
 from spectrovae.audio.io import write_audio
 from spectrovae.audio.recordings import RecordingsReport, printable
 from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.audio.windows import limited_batches
 from spectrovae.evaluation.collection import consecutive_windows, encode_collection
 from spectrovae.evaluation.diagnosis import Diagnosis, diagnose
+from spectrovae.evaluation.generation import evaluate_generation
 from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.report.page import PAGE, Clip, reconstruction_clips, to_audio, write_page
-from spectrovae.report.plotting import plot_history, plot_spectrograms
+from spectrovae.report.plotting import plot_comparison, plot_history, plot_spectrograms
 from spectrovae.storage import PathLike
 
 _NUM_ORIGINALS = 3  # held-out windows on the page
+
+_NUM_COMPARED = 32  # generated windows that are compared with music
+
+_MAX_TRAINING_WINDOWS = 256  # that they are compared with
 
 
 def write_windows(
@@ -111,8 +117,9 @@ def write_results(
         held_out: What it returned for validation, or None.
         history: For each metric its values by epoch, such as `History.history` of what `fit` returns.
         folder: Made if need be. It gets what `write_windows` and `write_reconstruction` write, `generated.png`
-            with all generated windows, `loss_curves.png`, `summary.txt`: the model's diagnosis, and what became
-            of each recording; and `index.html`, on which to hear and see it all (`write_page`).
+            with all generated windows, `comparison.png` with some of them beside recordings, `loss_curves.png`,
+            `summary.txt`: the model's diagnosis, how near generated windows are to held-out music, and what became of
+            each recording; and `index.html`, on which to hear and see it all (`write_page`).
         num_samples: Windows to generate, at least 2.
         seed: Integer for draws that repeat; the page tells it, also where it was not given.
         cache: What `audio_dataset` was given: for the comparison with the training windows their recordings are read
@@ -134,7 +141,7 @@ def write_results(
     # Python's generator, since keras.utils.set_random_seed seeds it.
     seed = random.randrange(2**31) if seed is None else seed
     codes = model.prior.sample(num_samples, seed=seed).numpy()
-    generated = model.decode(codes, texture=1.0, seed=seed)
+    generated = model.decode(codes, texture="grains", seed=seed)
     waveforms = to_audio(converter, generated, seed)
     write_windows(generated, converter, folder, waveforms=waveforms)
     plot_spectrograms(generated, converter).savefig(folder / "generated.png")
@@ -146,7 +153,11 @@ def write_results(
     pairs = reconstruction_clips(model, positions[:: max(1, -(-len(positions) // _NUM_ORIGINALS))], seed)
     shown = pairs[len(pairs) // 2]
     write_reconstruction(*shown, converter, folder)
-    summary = _summary(diagnosis, f"The reconstruction shown is of {shown[0].details[0]}.", reports)
+    originals = [original.window for original, _ in pairs]
+    plot_comparison(originals, generated, converter).savefig(folder / "comparison.png")
+    nearness = _nearness(model, training, held_out, seed) if enough else ""
+    remarks = [nearness, f"The reconstruction shown is of {shown[0].details[0]}."]
+    summary = _summary(diagnosis, [remark for remark in remarks if remark], reports)
     (folder / "summary.txt").write_text(summary, encoding="utf-8")
     write_page(
         folder / PAGE,
@@ -158,16 +169,30 @@ def write_results(
         reconstructions=pairs,
         history=history,
         diagnosis=diagnosis,
-        text=f"Sounds of seed {seed}, pictures and figures of the model in this folder.",
+        text=f"Sounds of seed {seed}, pictures and figures of the model in this folder. {nearness}".rstrip(),
         seed=seed,
     )
     return diagnosis
 
 
-def _summary(diagnosis: Diagnosis, place: str, reports: Sequence[RecordingsReport]) -> str:
+def _nearness(model: SpectroVAE, training: tf.data.Dataset, held_out: tf.data.Dataset, seed: int) -> str:
+    """Return a line on how near generated windows are to held-out music."""
+    known = np.concatenate(list(limited_batches(training, num_passes=1, max_windows=_MAX_TRAINING_WINDOWS)))
+    generated = model.generate(_NUM_COMPARED, seed=seed)
+    try:
+        report = evaluate_generation(generated, held_out, known, model.converter)
+    except ValueError:  # a single training window, or all alike: there is no scale to measure with
+        return ""
+    return (
+        f"How near generated windows are to held-out music: a distance of {report.maximum_mean_discrepancy:.3f}, where "
+        f"the training music itself is at {report.maximum_mean_discrepancy_zero_line:.3f}."
+    )
+
+
+def _summary(diagnosis: Diagnosis, remarks: Sequence[str], reports: Sequence[RecordingsReport]) -> str:
     """Return the figures, and what became of each recording; the reports are of training and of held-out files."""
     recordings = dataclasses.replace(reports[0], used=tuple(used for report in reports for used in report.used))
-    lines = [str(diagnosis), place, "", str(recordings)]
+    lines = [str(diagnosis), *remarks, "", str(recordings)]
     for title, report in zip(("Trained on", "Held out"), reports, strict=False):
         lines += ["", f"{title}:", *(f"  {printable(recording.path)}" for recording in report.used)]
     return "\n".join(lines) + "\n"

@@ -103,6 +103,38 @@ def plot_spectrograms(
     return figure
 
 
+def plot_comparison(
+    recorded: ArrayLike,
+    generated: ArrayLike,
+    converter: SpectrogramConverter,
+    titles: tuple[str, str] = ("Recorded", "Generated"),
+) -> Figure:
+    """Draw recorded windows on the left and generated ones on the right, all on one scale.
+
+    Args:
+        recorded: Values in [0, 1], `(num_windows, bins, frames, 1)`.
+        generated: The same; of the longer of the two the first ones are drawn.
+        converter: The `SpectrogramConverter` that made them.
+        titles: Of the columns.
+
+    Returns:
+        The figure: its axes are the panels, row by row, then the colour bar.
+
+    Raises:
+        ValueError: If the windows do not fit the converter.
+
+    Example:
+        >>> import numpy as np
+        >>> from spectrovae import SpectrogramConverter
+        >>> figure = plot_comparison(np.zeros((1, 512, 64, 1)), np.zeros((3, 512, 64, 1)), SpectrogramConverter())
+        >>> [axes.get_title() for axes in figure.axes[:2]]
+        ['Recorded', 'Generated']
+    """
+    pairs = list(zip(np.asarray(recorded), np.asarray(generated), strict=False))
+    windows = np.stack([window for pair in pairs for window in pair])
+    return plot_spectrograms(windows, converter, [*titles, *[""] * (len(windows) - 2)], num_columns=2)
+
+
 def plot_history(history: keras.callbacks.History | Mapping[str, Sequence[float]]) -> Figure:
     """Draw the course of training: one panel for each metric, with its validation twin.
 

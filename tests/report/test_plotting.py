@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
-from spectrovae.report.plotting import plot_history, plot_spectrograms
+from spectrovae.report.plotting import plot_comparison, plot_history, plot_spectrograms
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=256, hop_length=64, num_frames=50, dynamic_range=60.0)
 RNG = np.random.default_rng(0)
@@ -70,6 +70,18 @@ def test_spectrogram_grid(tmp_path):
 def test_spectrograms_bad_input(spectrograms, options, message):
     with pytest.raises(ValueError, match=message):
         plot_spectrograms(spectrograms, CONVERTER, **options)
+
+
+def test_recorded_and_generated_windows_stand_side_by_side(tmp_path):
+    figure = draw(plot_comparison(WINDOWS[:3], WINDOWS[3:], CONVERTER), tmp_path)
+    panels = figure.axes[:-1]
+    assert [panel.get_title() for panel in panels] == ["Recorded", "Generated", "", ""]
+    shown = [panel.collections[0] for panel in panels]
+    assert {mesh.get_clim() for mesh in shown} == {(-60.0, 0.0)}
+    for mesh, window in zip(shown, WINDOWS[[0, 3, 1, 4]], strict=True):
+        np.testing.assert_allclose(mesh.get_array(), CONVERTER.to_decibels(window)[..., 0])
+    with pytest.raises(ValueError, match="shape"):
+        plot_comparison(WINDOWS[:1, :64], WINDOWS[:1, :64], CONVERTER)
 
 
 HISTORY = {
