@@ -43,6 +43,8 @@ def test_documents_name_what_exists(path):
         assert (path.parent / target).exists(), target
     for script in re.findall(r"python ((?:examples|tests)/\S+\.py)", text):
         assert (ROOT / script).exists(), script
+    for test in re.findall(r"`([\w/]*test_\w+\.py)`", text):
+        assert (path.parent / test).exists() or (ROOT / test).exists(), test
     for names in re.findall(r"^from spectrovae import (.+)$", text, flags=re.MULTILINE):
         assert set(names.split(", ")) <= set(spectrovae.__all__), names
 
