@@ -9,6 +9,7 @@ copies); that of networks and phases does not.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def generate_audio(
     component: int | str | Sequence[int | str] | None = None,
     temperature: float = 1.0,
     seed: int | None = None,
-    texture: float = 1.0,
+    texture: str = "grains",
     waypoint_interval: float | None = None,
 ) -> np.ndarray:
     """Compose a piece: a walk through the latent space from one draw of the prior to the next.
@@ -51,7 +52,7 @@ def generate_audio(
             that order, each for as long; or None, to draw the component of each way point from the mixture.
         temperature: Factor on the prior's standard deviations: below 1 more typical, above 1 more daring.
         seed: Integer for a piece that repeats.
-        texture: How much residual to draw, as in `SpectroVAE.decode`.
+        texture: What is put on the means, as in `SpectroVAE.decode`.
         waypoint_interval: Seconds from draw to draw; by default the length of two windows.
 
     Returns:
@@ -98,7 +99,7 @@ def continue_audio(
     component: int | str | None = None,
     temperature: float = 1.0,
     seed: int | None = None,
-    texture: float = 1.0,
+    texture: str = "grains",
     overlap: float = 0.0,
 ) -> np.ndarray:
     """Continue a recording where it ends.
@@ -112,7 +113,7 @@ def continue_audio(
             window.
         temperature: Factor on the prior's standard deviations.
         seed: Integer for a continuation that repeats.
-        texture: How much residual to draw, as in `SpectroVAE.decode`.
+        texture: What is put on the means, as in `SpectroVAE.decode`.
         overlap: Seconds of the recording's end, as the model hears it, with which the result begins: to fade from
             the recording into it. At most the length of a window.
 
@@ -156,7 +157,7 @@ def morph(
     first: Any,
     second: Any,
     duration: float = 30.0,
-    texture: float = 1.0,
+    texture: str = "grains",
     seed: int | None = None,
 ) -> np.ndarray:
     """Turn one recording into another: begin with the reconstruction of the first, end with that of the second.
@@ -170,7 +171,7 @@ def morph(
         first: A window of shape `(bins, frames, 1)` or a code of shape `code_shape`.
         second: The same for the other end.
         duration: Length in seconds, more than that of one window.
-        texture: How much residual to draw, as in `SpectroVAE.decode`.
+        texture: What is put on the means, as in `SpectroVAE.decode`.
         seed: Integer for a texture and phases that repeat.
 
     Returns:
@@ -206,7 +207,7 @@ def morph(
 
 
 def interpolate(
-    model: SpectroVAE, start: Any, end: Any, num_steps: int = 8, texture: float = 1.0, seed: int | None = None
+    model: SpectroVAE, start: Any, end: Any, num_steps: int = 8, texture: str = "grains", seed: int | None = None
 ) -> np.ndarray:
     """Return windows on the straight way from one code to another.
 
@@ -215,7 +216,7 @@ def interpolate(
         start: A window of shape `(bins, frames, 1)` or a code of shape `code_shape`.
         end: The same for the other end.
         num_steps: Number of windows, both ends included, 2 or more.
-        texture: How much residual to draw, as in `SpectroVAE.decode`.
+        texture: What is put on the means, as in `SpectroVAE.decode`.
         seed: Integer for a texture that repeats.
 
     Returns:
@@ -352,15 +353,17 @@ def _to_sound(
     means: np.ndarray,
     scales: np.ndarray,
     num_samples: int,
-    texture: float,
+    texture: str,
     seed: int | None,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Turn mean and scale of each pixel, both `(bins, frames)`, into sound."""
-    check_texture(texture)
     check_seed("seed", seed)
-    if texture and model.likelihood.per_pixel:
-        means = means + texture * scales * model.texture.sample(1, rng, means.shape[1])[0, ..., 0]
+    kind = check_texture(texture) if model.likelihood.per_pixel else "none"
     num_frames = -(-num_samples // model.converter.hop_length)
-    spectrogram = np.clip(means[:, :num_frames, None], 0.0, 1.0)
-    return model.converter.to_audio(spectrogram, seed=seed)[:num_samples]
+    tone, noise = model.texture.split(means[:, :num_frames], scales[:, :num_frames], rng, kind)
+    audio = model.converter.magnitudes_to_audio(tone, noise, seed)[:num_samples]
+    if (peak := float(np.abs(audio).max(initial=0))) > 1:
+        warnings.warn(f"The peak was over 1: scaled down by {20 * np.log10(peak):.1f} dB.", stacklevel=3)
+        audio /= peak
+    return audio

@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
 _MOMENTUM = 0.99
 
@@ -56,6 +55,58 @@ def griffin_lim(
     return np.asarray(waveforms, np.float32).reshape(*batch, num_frames * hop_length)
 
 
+def noise_spectrum(num_frames: int, n_fft: int, hop_length: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the short-time Fourier transform of white noise, of unit power, complex64 `(n_fft // 2, num_frames)`.
+
+    Example:
+        >>> spectrum = noise_spectrum(400, n_fft=64, hop_length=16, rng=np.random.default_rng(0))
+        >>> spectrum.shape, bool(0.9 < np.mean(np.abs(spectrum) ** 2) < 1.1)
+        ((32, 400), True)
+    """
+    transform = _white_noise(num_frames * hop_length, n_fft, hop_length, rng)
+    return transform.forward()[:num_frames, :-1].T / _window_norm(n_fft)
+
+
+def shaped_noise(magnitudes: np.ndarray, n_fft: int, hop_length: int, rng: np.random.Generator) -> np.ndarray:
+    """Shape white noise so that it has these magnitudes in the mean square. It keeps its own phases.
+
+    Args:
+        magnitudes: Shape `(n_fft // 2, frames)`, of the kind that `griffin_lim` takes.
+        n_fft: Length of the transform and its window, in samples.
+        hop_length: Distance from frame to frame, in samples; at most `n_fft`.
+        rng: NumPy's generator of random numbers.
+
+    Returns:
+        float32, shape `(frames * hop_length,)`.
+
+    Example:
+        >>> shaped_noise(np.full((32, 50), 0.1), n_fft=64, hop_length=16, rng=np.random.default_rng(0)).shape
+        (800,)
+    """
+    num_samples = magnitudes.shape[1] * hop_length
+    dense_hop_length = _dense_hop_length(n_fft, hop_length)
+    transform = _white_noise(num_samples, n_fft, dense_hop_length, rng)
+    positions = np.arange(transform.num_frames) * (dense_hop_length / hop_length)
+    factors = _frames_at(positions, magnitudes) / _window_norm(n_fft)
+    transform.backward(transform.forward() * factors)
+    return transform.samples[n_fft // 2 :][:num_samples].copy()
+
+
+def _white_noise(num_samples: int, n_fft: int, hop_length: int, rng: np.random.Generator) -> _Transform:
+    transform = _Transform(num_samples, n_fft, hop_length)
+    transform.samples[...] = rng.standard_normal(len(transform.samples), np.float32)
+    return transform
+
+
+def _window_norm(n_fft: int) -> np.float32:
+    return np.float32(np.sqrt(3 / 8 * n_fft))  # the squares of a Hann window add up to 3/8 of its length
+
+
+def _dense_hop_length(n_fft: int, hop_length: int) -> int:
+    """Return a hop at which frames overlap by a half or more, so that they determine a phase."""
+    return hop_length if 2 * hop_length <= n_fft else n_fft // 4
+
+
 class _Transform:
     """The short-time Fourier transform of waveforms of one length, and back.
 
@@ -69,7 +120,7 @@ class _Transform:
     def __init__(self, length: int, n_fft: int, hop_length: int) -> None:
         self.n_fft, self.hop_length = n_fft, hop_length
         self.num_frames = 1 + length // hop_length
-        self._window = scipy.signal.get_window("hann", n_fft).astype(np.float32)
+        self._window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)  # Hann
         self._num_parts = -(-n_fft // hop_length)
         padded = np.zeros((self.num_frames + self._num_parts - 1) * hop_length, np.float32)
         self.samples = padded
@@ -105,7 +156,7 @@ def _griffin_lim(
     magnitudes: np.ndarray, n_fft: int, hop_length: int, num_iterations: int, seed: int | None
 ) -> np.ndarray:
     num_samples = magnitudes.shape[1] * hop_length
-    dense_hop_length = hop_length if 2 * hop_length <= n_fft else n_fft // 4
+    dense_hop_length = _dense_hop_length(n_fft, hop_length)
     num_frames = 1 + num_samples // dense_hop_length
     positions = np.arange(num_frames) * (dense_hop_length / hop_length)
     overlap = _OVERLAP_LENGTH * -(-n_fft // dense_hop_length)

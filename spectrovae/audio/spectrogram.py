@@ -14,7 +14,7 @@ import librosa
 import numpy as np
 from numpy.typing import ArrayLike
 
-from spectrovae.audio.phase import griffin_lim
+from spectrovae.audio.phase import griffin_lim, shaped_noise
 from spectrovae.checks import check_sample_rate, check_seed, check_size, check_waveform
 
 # The offset is looked for in the first 30 s, by the means of blocks of a tenth of a second.
@@ -328,7 +328,7 @@ class SpectrogramConverter:
         waveforms = (check_waveform("block", block) for block in blocks if np.size(block))
         without_offset = remove_offset(waveforms, self.sample_rate)
         for magnitudes in stream_magnitudes(without_offset, self.n_fft, self.hop_length):
-            yield self._to_values(magnitudes)
+            yield self.to_values(magnitudes)
 
     def to_audio(self, spectrograms: ArrayLike, seed: int | None = None) -> np.ndarray:
         """Turn spectrograms into sound by fast Griffin-Lim.
@@ -358,12 +358,31 @@ class SpectrogramConverter:
                 f"Received: minimum={values.min():.6g}, maximum={values.max():.6g}"
             )
         seed = check_seed("seed", seed)
-        magnitudes = self.to_magnitudes(values[..., 0])
-        audio = griffin_lim(magnitudes, self.n_fft, self.hop_length, self.num_iterations, seed)
+        audio = self.magnitudes_to_audio(self.to_magnitudes(values[..., 0]), seed=seed)
         peaks = np.abs(audio).max(axis=-1, keepdims=True)
         if num_scaled := np.count_nonzero(peaks > 1):
             warnings.warn(f"The peak was over 1: scaled down {num_scaled} of {peaks.size} clips.", stacklevel=2)
         return audio / np.maximum(peaks, 1)
+
+    def magnitudes_to_audio(
+        self, tone: np.ndarray, noise: np.ndarray | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """Turn magnitudes into sound: tones by fast Griffin-Lim, noise by shaping white noise.
+
+        The noise keeps the phases of the white noise: no estimate comes as near to magnitudes of noise.
+
+        Args:
+            tone: Magnitudes of shape `(..., bins, frames)`.
+            noise: Root mean square magnitudes of shape `(bins, frames)`, for a single clip; `None`: no noise.
+            seed: Seed of the phases and of the white noise; `None`: new ones each time.
+
+        Returns:
+            float32, shape `(..., frames * hop_length)`; peaks may exceed 1.
+        """
+        audio = griffin_lim(tone, self.n_fft, self.hop_length, self.num_iterations, seed)
+        if noise is not None and noise.any():
+            audio += shaped_noise(noise, self.n_fft, self.hop_length, np.random.default_rng(seed))
+        return audio
 
     def to_decibels(self, spectrogram: ArrayLike) -> np.ndarray:
         """Return the level of each value in dB, float32 in `[-dynamic_range, 0]`, for either scale."""
@@ -390,8 +409,8 @@ class SpectrogramConverter:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
 
-    def _to_values(self, magnitudes: np.ndarray) -> np.ndarray:
-        """Magnitudes to values in [0, 1]; those at the floor and below to exact zeros."""
+    def to_values(self, magnitudes: np.ndarray) -> np.ndarray:
+        """Return the values in [0, 1] of magnitudes; those at the floor and below become exact zeros."""
         if self.scale == "linear":
             return np.minimum(magnitudes, 1)
         values = 1 + 20 * np.log10(np.maximum(magnitudes, self._floor)) / np.float32(self.dynamic_range)

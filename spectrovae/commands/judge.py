@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="text file to write the table to as well")
     model = parser.add_argument_group("for a model")
     model.add_argument("--num-windows", type=count, default=128, help="to reconstruct and to generate (%(default)s)")
-    model.add_argument("--texture", type=float, default=1.0, help="of generated windows (%(default)s)")
+    textures = ("grains", "noise", "none")
+    model.add_argument("--texture", choices=textures, default="grains", help="of generated windows (%(default)s)")
     model.add_argument("--seed", type=int, default=0, help="repeats the result (%(default)s)")
     add_window(parser, "for sounds: the window that is compared")
 

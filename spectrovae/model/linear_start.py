@@ -23,6 +23,7 @@ MAX_ITERATOR_WINDOWS = 512
 
 _PRIOR_PASSES = 3  # over the data, to learn how codes follow one another
 _RESIDUAL_WINDOWS = 128
+_CHECKED_WINDOWS = 24  # beside those of which the texture keeps a half
 
 
 @computed_once
@@ -101,7 +102,7 @@ def start_from(
         _assign(model, optimum)
     refit_prior(model, x, max_windows, batch_size)
     if model.likelihood.per_pixel:
-        refit_texture(model, x, 128, batch_size)
+        refit_texture(model, x, 2 * model.bank_size + _CHECKED_WINDOWS, batch_size)
     model.num_adapted_windows.assign(optimum.num_windows // min(model.latent_steps, PARTS_PER_WINDOW))
 
 
@@ -145,14 +146,14 @@ def refit_texture(model: keras.Model, x: Any, max_windows: int, batch_size: int)
             "Texture needs a likelihood with a scale for each pixel, such as 'heteroscedastic_gaussian'. "
             f"Received: likelihood={type(model.likelihood).__name__}"
         )
-    model.texture.fit(_residuals(model, _limited(model, x, 1, max_windows, batch_size)))
+    model.texture.fit(_moments(model, _limited(model, x, 1, max_windows, batch_size)), model.seed)
 
 
-def _residuals(model: keras.Model, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def _moments(model: keras.Model, batches: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield means, scales and windows of batches, each `(num_windows, bins, frames)`."""
     for batch in batches:
-        parameters = model.decoder(model.posterior_of(batch).mean(), training=False)
-        residual = (batch - model.likelihood.mean(parameters)) / model.likelihood.scale(parameters)
-        yield residual.numpy()[..., 0]
+        moments = model.decode_moments(model.posterior_of(batch).mean())
+        yield tuple(np.asarray(each)[..., 0] for each in (*moments, batch))
 
 
 def _limited(

@@ -93,7 +93,7 @@ class ListeningPages(keras.callbacks.Callback):
         write_page(
             self.folder / f"epoch_{epoch + 1:04d}.html",
             model,
-            model.decode(codes, texture=1.0, seed=self.seed),
+            model.decode(codes, texture="grains", seed=self.seed),
             codes=codes,
             collection=None if self._recordings is None else encode_collection(model, self._recordings),
             reconstructions=reconstruction_clips(model, self.originals, self.seed),

@@ -26,8 +26,8 @@ from contenders import CONTENDERS, Ours
 
 from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.audio.files import find_audio_files
+from spectrovae.evaluation.generation import evaluate_generation
 from spectrovae.evaluation.judging import Judgement, judge_windows
-from spectrovae.evaluation.sound_distance import evaluate_generation
 
 NUM_TEST_WINDOWS = 128
 
@@ -69,7 +69,7 @@ def measure_system(arguments: argparse.Namespace) -> dict[str, Any]:
     if isinstance(system, Ours):
         system.model.save(arguments.output / f"{arguments.system}.keras")
     if arguments.judge:
-        textured = system.model.reconstruct(test, texture=1.0, seed=0) if isinstance(system, Ours) else None
+        textured = system.model.reconstruct(test, texture="grains", seed=0) if isinstance(system, Ours) else None
         judgement = judge_windows(test, system.reconstruct(test), generated, training, converter, textured)
         result["judgement"] = judgement_row(judgement)
     return result
@@ -122,6 +122,9 @@ def judgement_row(judgement: Judgement) -> dict[str, str]:
         "convergence (dB)": f"{heard.spectral_convergence:.1f}",
         "distance of reconstructions": f"{(judgement.textured or heard).maximum_mean_discrepancy:.3f}",
         "distance of generated: decoded / heard / zero line": " / ".join(f"{distance:.3f}" for distance in distances),
+        "rhythm and harmony of generated / zero line": (
+            f"{heard_generation.rhythm_and_harmony:.3f} / {heard_generation.rhythm_and_harmony_zero_line:.3f}"
+        ),
         "diversity": f"{heard_generation.diversity_ratio:.2f}",
         "to nearest training window, ratio": f"{heard_generation.copies.ratio:.2f}",
     }
