@@ -17,7 +17,7 @@ import numpy as np
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import iterate_batches
-from spectrovae.checks import check_factor, check_seed
+from spectrovae.checks import check_factor, check_finite, check_seed
 from spectrovae.model.distributions import numpy_generator
 from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.model.texture import check_texture
@@ -79,6 +79,7 @@ def generate_audio(
     num_samples = model.converter.num_samples_of(duration)
     rng = numpy_generator(seed, model.seed_generator)
     num_waypoints = 1 + max(1, round(duration / waypoint_interval))
+    check_finite(model.prior.means)
     components = _choose_components(model, component, num_waypoints, rng)
     if model.latent_steps > 1:
         num_steps = model.num_codes_for(model.converter.num_frames_of(duration))
