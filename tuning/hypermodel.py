@@ -200,13 +200,12 @@ class GenerationDistance(keras.callbacks.Callback):
         self._real = self._distance.embed(self.held_out)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Generate windows and add their distance to the log; NaN if they are not finite."""
+        """Generate windows and add their distance to the log; NaN if the model's weights are not finite."""
         if logs is None:
             return
-        windows = self.model.generate(self.num_samples, seed=self.seed)
         logs["val_distance"] = float("nan")
-        if np.isfinite(windows).all():
-            generated = self._distance.embed(windows)
+        if all(np.isfinite(weight).all() for weight in self.model.trainable_variables):
+            generated = self._distance.embed(self.model.generate(self.num_samples, seed=self.seed))
             logs["val_distance"] = maximum_mean_discrepancy(generated, self._real, self._distance.bandwidths)
 
 
