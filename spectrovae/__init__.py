@@ -1,6 +1,7 @@
 """A generative model of your own recordings: a Keras variational autoencoder over music spectrograms."""
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,12 @@ def __getattr__(name: str) -> Any:
         return version("spectrovae")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'spectrovae' has no attribute {name!r}")
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ImportError(
+            "spectrovae needs Keras with the TensorFlow backend. Unset the environment variable KERAS_BACKEND before "
+            f"Keras is imported. Received: KERAS_BACKEND={backend}"
+        )
     return getattr(importlib.import_module(f"spectrovae.{_MODULE_OF[name]}"), name)
 
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -85,7 +84,7 @@ def training_part(inputs: Any, validation_split: float) -> Any:
 def _batches_of(inputs: Any, batch_size: int) -> Iterator[Any]:
     if hasattr(inputs, "shape"):
         return (inputs[start : start + batch_size] for start in range(0, inputs.shape[0], batch_size))
-    if isinstance(inputs, keras.utils.PyDataset):  # iterating over it would not end
+    if hasattr(inputs, "num_batches"):  # a keras.utils.PyDataset: iterating over it would not end
         return (inputs[index] for index in range(inputs.num_batches))
     return iter([inputs] if isinstance(inputs, dict) else inputs)
 

@@ -58,10 +58,13 @@ def _draw_codes(model: keras.Model, num_samples: tf.Tensor, seed: tf.Tensor, tem
     def draw(component_and_number: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         component, number = component_and_number
         pair = tf.stack([seed, number])
+        noise = tf.random.stateless_normal((model.latent_dim,), pair + tf.constant([1, 0]))
+        first = prior.means[component] + temperature * prior.scales[component] * noise
         if model.latent_steps == 1:
-            noise = tf.random.stateless_normal(model.code_shape, pair)
-            return prior.means[component] + temperature * prior.scales[component] * noise
-        return prior.continue_from(tf.fill((1, model.latent_steps), component), temperature, pair)[0]
+            return first
+        offsets = tf.tile(prior.offsets[component][None, None], (1, model.latent_steps - 1, 1))
+        following = prior.transitions.sample(first[None, None], offsets, pair, temperature)[0]
+        return tf.concat([first[None], following], axis=0)
 
     numbers = tf.range(1, num_samples + 1)
     spec = tf.TensorSpec(model.code_shape, tf.float32)

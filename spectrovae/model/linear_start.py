@@ -1,5 +1,6 @@
 """The start in closed form: what a model reads off its data before the first gradient step."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,13 +75,13 @@ def adapt(
         )
     batches = _limited(model, x, num_passes, max_windows, batch_size, verbose)
     optimum = fit_linear_optimum(
-        random_parts(batches, model.latent_steps, model.seed),
+        random_parts(batches, model.latent_steps, _seed_of(model)),
         model.latent_dim,
         model.encoder.get_layer("linear_pooling").pool_size[0],
         stationary,
         transposition,
         _RESIDUAL_WINDOWS * min(model.latent_steps, PARTS_PER_WINDOW),
-        model.seed,
+        _seed_of(model),
     )
     start_from(model, optimum, x, batch_size=batch_size)
 
@@ -104,6 +105,11 @@ def start_from(
     if model.likelihood.per_pixel:
         refit_texture(model, x, 2 * model.bank_size + _CHECKED_WINDOWS, batch_size)
     model.num_adapted_windows.assign(optimum.num_windows // min(model.latent_steps, PARTS_PER_WINDOW))
+
+
+def _seed_of(model: keras.Model) -> int:
+    """Return the model's seed, or else a number from Python's generator, which `keras.utils.set_random_seed` seeds."""
+    return random.randrange(2**30) if model.seed is None else model.seed
 
 
 def _assign(model: keras.Model, optimum: LinearOptimum) -> None:
@@ -132,10 +138,10 @@ def refit_prior(model: keras.Model, x: Any, max_windows: int, batch_size: int) -
     mean, scale = np.concatenate(means), np.concatenate(scales)
     # Several draws of each code where there are few: every component needs some.
     num_draws = int(np.ceil(20 * model.num_components / len(mean)))
-    noise = np.random.default_rng(model.seed).standard_normal((num_draws, *mean.shape))
+    noise = np.random.default_rng(_seed_of(model)).standard_normal((num_draws, *mean.shape))
     codes = (mean + scale * noise).reshape(-1, *mean.shape[1:])
     with reset_slots(getattr(model, "optimizer", None), model.prior.trainable_variables):
-        model.prior.fit(codes, model.seed)
+        model.prior.fit(codes, _seed_of(model))
 
 
 @computed_once
@@ -146,7 +152,7 @@ def refit_texture(model: keras.Model, x: Any, max_windows: int, batch_size: int)
             "Texture needs a likelihood with a scale for each pixel, such as 'heteroscedastic_gaussian'. "
             f"Received: likelihood={type(model.likelihood).__name__}"
         )
-    model.texture.fit(_moments(model, _limited(model, x, 1, max_windows, batch_size)), model.seed)
+    model.texture.fit(_moments(model, _limited(model, x, 1, max_windows, batch_size)), _seed_of(model))
 
 
 def _moments(model: keras.Model, batches: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
