@@ -263,13 +263,15 @@ class SpectroVAE(distributed.DistributedModel):
             **kwargs: Further arguments of `keras.Model.fit`, in its order. An array is shuffled unless `shuffle=False`.
         """
         given = fit_arguments(*args, **kwargs)
-        check_dataset(given["x"], self.input_shape)
+        adapts = self.compiled and self.warm_start and self.can_adapt and not self.adapted
+        windows = given["x"]
+        if hasattr(windows, "__next__"):
+            windows, given["x"] = read_ahead(windows, linear_start.MAX_ITERATOR_WINDOWS if adapts else 1)
+        check_dataset(windows, self.input_shape)
+        if adapts:
+            windows = training_part(windows, given["validation_split"])
+            self.adapt(windows, verbose=int(given["verbose"] in ("auto", 1)))
         if self.compiled:
-            if self.warm_start and self.can_adapt and not self.adapted:
-                windows = training_part(given["x"], given["validation_split"])
-                if hasattr(windows, "__next__"):
-                    windows, given["x"] = read_ahead(windows, linear_start.MAX_ITERATOR_WINDOWS)
-                self.adapt(windows, verbose=int(given["verbose"] in ("auto", 1)))
             given["callbacks"] = with_own_callbacks(given["callbacks"], self.optimizer)
         return super().fit(**given)
 

@@ -180,6 +180,7 @@ def with_own_callbacks(callbacks: Any, optimizer: keras.optimizers.Optimizer) ->
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
     callbacks = keras.tree.flatten(callbacks or [])
+    _check_rate_can_be_set(callbacks, optimizer)
     revivers = [callback for callback in callbacks if isinstance(callback, ReviveComponents)] or [ReviveComponents()]
     savers = [
         callback
@@ -192,3 +193,16 @@ def with_own_callbacks(callbacks: Any, optimizer: keras.optimizers.Optimizer) ->
         begin = _BeginAverage()
         others = [begin, *others, _EndAverage(begin)]
     return others + revivers + savers
+
+
+def _check_rate_can_be_set(callbacks: list[keras.callbacks.Callback], optimizer: keras.optimizers.Optimizer) -> None:
+    """Raise a ValueError if a callback sets the learning rate and a schedule does so too."""
+    rate = getattr(optimizer, "inner_optimizer", optimizer).get_config().get("learning_rate")
+    setters = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
+    for callback in callbacks:
+        if isinstance(callback, setters) and isinstance(rate, dict):
+            raise ValueError(
+                f"{type(callback).__name__} sets the learning rate, which follows a schedule in this optimizer. "
+                "Compile it with a number, such as keras.optimizers.AdamW(5e-4, use_ema=True, ema_momentum=0.99). "
+                f"Received: a schedule of the class {rate.get('class_name')}"
+            )
