@@ -30,6 +30,7 @@ class KLWarmup(keras.callbacks.Callback):
         ValueError: If an argument is out of its range; at the start of training if the model has no `kl_weight`.
 
     Example:
+        >>> from spectrovae import KLWarmup
         >>> warmup = KLWarmup(num_epochs=2)
         >>> [warmup.weight_after(progress) for progress in (0.0, 1.0, 2.0, 3.0)]
         [0.0, 0.5, 1.0, 1.0]
@@ -77,19 +78,23 @@ class KLWarmup(keras.callbacks.Callback):
 
 @keras.saving.register_keras_serializable(package="spectrovae")
 class ReviveComponents(keras.callbacks.Callback):
-    """Revives dead components of the prior at the end of each epoch, as `GaussianMixturePrior.revive` does.
+    """Keep the components of the prior in use: at the end of each epoch, set weights and revive what is dead.
 
-    `SpectroVAE.fit` adds one by itself. Dead is what has made too small a share of the epoch's training codes. Such
-    a component gets no gradient, so it would stay dead, but where mixing weights are fixed its share of what is
-    generated remains. Nothing else is reset; the log tells what was done.
+    `SpectroVAE.fit` adds one by itself. Mixing weights, where they are learned, become the components' shares of the
+    epoch's training codes (`GaussianMixturePrior.assign_weights`): their gradient would take many epochs. Dead is what
+    has made too small a share of these codes. Such a component gets no gradient, so it would stay dead
+    (`GaussianMixturePrior.revive`). Nothing else is reset; the log tells what was done.
 
     Args:
-        live_share: The part of an equal share, 1/K, that a component must make to be live; 0 revives none.
+        live_share: The part of an equal share, 1/K, that a component must make to be live; 0 revives none, and only
+            sets weights.
 
     Raises:
         ValueError: If `live_share` is not in [0, 1].
 
     Example:
+        >>> import numpy as np
+        >>> from spectrovae import ReviveComponents, SpectroVAE
         >>> model = SpectroVAE((32, 32, 1), latent_dim=2, num_components=2, decoder_depth=2, width=8, seed=0)
         >>> model.compile()
         >>> history = model.fit(np.zeros((4, 32, 32, 1)), callbacks=[ReviveComponents(live_share=0)], verbose=0)
@@ -101,6 +106,7 @@ class ReviveComponents(keras.callbacks.Callback):
             raise ValueError(f"`live_share` must lie in [0, 1]. Received: live_share={live_share!r}")
         self.live_share = live_share
         self._shares: np.ndarray | None = None
+        self._num_codes = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Forget the epoch before."""
@@ -109,15 +115,18 @@ class ReviveComponents(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Keep the shares of the training codes: validation starts the metrics anew."""
         if self._shares is None:
-            self._shares = self.model.trackers["num_live_components"].shares.numpy()
+            tracker = self.model.trackers["num_live_components"]
+            self._shares, self._num_codes = tracker.shares.numpy(), float(np.sum(tracker.totals.numpy()))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Revive what is dead."""
+        """Set the weights and revive what is dead."""
         self.on_test_begin()
         prior = self.model.prior
         with reset_slots(self.model.optimizer, prior.trainable_variables):
+            prior.assign_weights(self._shares, self._num_codes)
             revived = prior.revive(self._shares, self.live_share)
-            share_variables(self.model.distribute_strategy, prior.trainable_variables if revived else [])
+            changed = prior.trainable_variables if revived or prior.learn_weights else []
+            share_variables(self.model.distribute_strategy, changed)
         if revived:
             places = ", ".join(f"{component} beside {other}" for component, other in revived.items())
             logger.info(

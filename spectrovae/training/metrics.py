@@ -18,6 +18,7 @@ def live_components(shares: tf.Tensor, live_share: float = LIVE_SHARE) -> tf.Ten
         live_share: The part of an equal share that is enough.
 
     Example:
+        >>> import numpy as np
         >>> live_components(np.array([0.5, 0.47, 0.03])).numpy().tolist()
         [True, True, False]
     """
@@ -29,6 +30,7 @@ def perplexity(shares: tf.Tensor) -> tf.Tensor:
     """Return the exponential of the entropy of shares: K if they are equal, 1 if one component has it all.
 
     Example:
+        >>> import numpy as np
         >>> round(float(perplexity(np.full(8, 1 / 8))), 6)
         8.0
     """
