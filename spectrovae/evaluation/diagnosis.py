@@ -262,7 +262,7 @@ def diagnose(
         kl=float(means["kl"]),
         prior_cross_entropy=float(means["cross-entropy"]),
         num_components=model.prior.num_components,
-        num_live_components=int(np.sum(live_components(shares))),
+        num_live_components=int(np.sum(live_components(np.minimum(shares, model.prior.mixing_weights)))),
         component_perplexity=float(perplexity(shares)),
         rmse_db=float(np.sqrt(means["squared error"])),
         mean_spectrum_rmse_db=float(np.sqrt(np.mean(squares))),

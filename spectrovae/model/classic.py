@@ -20,6 +20,7 @@ CLASSIC_SETTINGS: dict[str, Any] = {
     "posterior": "full",
     "likelihood": "bernoulli",
     "num_kl_samples": 3,
+    "learn_weights": False,
     "warm_start": False,
 }
 """The arguments of `SpectroVAE` that make the reference model."""

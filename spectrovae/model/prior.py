@@ -27,8 +27,8 @@ class GaussianMixturePrior(keras.layers.Layer):
 
     Args:
         num_components: Number of Gaussians, 1 or more.
-        learn_weights: Whether the mixing weights are trained as well. They are uniform and fixed otherwise,
-            as in the classic model.
+        learn_weights: Whether the mixing weights are fitted and trained as well, so that components are drawn as often
+            as they are in the data. They are uniform and fixed otherwise, as in the classic model.
         min_scale: Floor of the standard deviations, in units of the code. It keeps a component from
             collapsing onto one code, where its density would grow without bound. A ceiling is not needed: the
             density that a component gives its codes grows as a scale shrinks towards their spread, so the gradient
@@ -59,7 +59,7 @@ class GaussianMixturePrior(keras.layers.Layer):
     def __init__(
         self,
         num_components: int,
-        learn_weights: bool = False,
+        learn_weights: bool = True,
         min_scale: float = 1e-3,
         seed: int | None = None,
         **kwargs: Any,
@@ -163,7 +163,8 @@ class GaussianMixturePrior(keras.layers.Layer):
             seed: Integer that makes the result repeat.
         """
         mixture = self._mixture_of(codes, seed)
-        self.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_), mixture.weights_)
+        self.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_))
+        self.assign_weights(mixture.weights_, len(codes))
 
     def assign_mixture(self, means: np.ndarray, scales: np.ndarray, weights: np.ndarray | None = None) -> None:
         """Set the mixture to one that was fitted elsewhere.
@@ -178,6 +179,26 @@ class GaussianMixturePrior(keras.layers.Layer):
         self.raw_scales.assign(to_raw_scale(scales, self.min_scale))
         if weights is not None and self.learn_weights:
             self.logits.assign(np.log(np.maximum(weights, 1e-6)))
+
+    def assign_weights(self, shares: np.ndarray, num_codes: float) -> None:
+        """Set the mixing weights, where they are learned, to how much of the codes each component makes.
+
+        Each component counts as having made one code more, so that none is given up for good (a Dirichlet prior).
+
+        Args:
+            shares: Mean responsibility of each component for the codes, shape `(num_components,)`.
+            num_codes: How many codes there are.
+
+        Example:
+            >>> prior = GaussianMixturePrior(2)
+            >>> prior.build((None, 3))
+            >>> prior.assign_weights(np.array([0.75, 0.25]), num_codes=8)
+            >>> prior.mixing_weights.numpy().round(3).tolist()
+            [0.7, 0.3]
+        """
+        counts = 1 + num_codes * np.asarray(shares, np.float64)
+        if self.learn_weights and np.isfinite(counts).all():
+            self.logits.assign(np.log(counts / counts.sum()))
 
     def revive(self, shares: np.ndarray, live_share: float = LIVE_SHARE) -> dict[int, int]:
         """Split components that have much to do, so that dead ones help them.

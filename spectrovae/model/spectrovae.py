@@ -69,7 +69,7 @@ class SpectroVAE(distributed.DistributedModel):
             of standard settings, with as many bins and frames as the windows have.
         width: Channels of the temporal decoder.
         num_kl_samples: Draws from the posterior for the KL term.
-        learn_weights: Whether the prior's mixing weights are trained.
+        learn_weights: Whether components are drawn as often as they are in the data; otherwise all are drawn alike.
         latent_steps: Number of codes along a window: 1, or a divisor of the steps that `decoder_depth` leaves. With
             several the prior is a `SequencePrior`, which knows how sounds follow one another.
         warm_start: Whether the first `fit` begins with `adapt` where the model has a linear optimum. With one code
@@ -102,7 +102,7 @@ class SpectroVAE(distributed.DistributedModel):
         *,
         width: int = 512,
         num_kl_samples: int = 1,
-        learn_weights: bool = False,
+        learn_weights: bool = True,
         latent_steps: int = 1,
         warm_start: bool = True,
         bank_size: int = 128,

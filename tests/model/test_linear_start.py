@@ -86,16 +86,16 @@ def test_linear_paths_are_trained_where_there_are_several_codes(make_model, wind
 def test_evidence_lower_bound_is_the_log_likelihood_of_scikit_learn(make_model, windows):
     # Fewer pixels than windows, else scikit-learn measures the noise on too few directions; and noise that is not
     # averaged away, so white noise around one pattern that does not change.
-    noise = 0.05 * np.random.default_rng(0).normal(size=(400, 8, 2, 1))
+    noise = 0.05 * np.random.default_rng(0).normal(size=(400, 8, 4, 1))
     tiny = (np.resize(windows[:, :8, 8:9], (400, 8, 1, 1)) + noise).astype(np.float32)
     model = make_model(
-        input_shape=(8, 2, 1), decoder_depth=1, converter=None, latent_dim=2, num_components=1, num_kl_samples=64
+        input_shape=(8, 4, 1), decoder_depth=2, converter=None, latent_dim=2, num_components=1, num_kl_samples=64
     )
     model.adapt(tiny, stationary=False, transposition=False, verbose=0)
     # With one standard normal component the bound of the linear optimum is tight.
     model.prior.assign_mixture(np.zeros((1, 2)), np.ones((1, 2)))
     log_likelihood = sklearn.decomposition.PCA(2).fit(flatten(tiny)).score(flatten(tiny))
-    bounds = [-model.evaluate(tiny, verbose=0, return_dict=True)["loss"] for _ in range(10)]
+    bounds = [-model.evaluate(tiny, batch_size=400, verbose=0, return_dict=True)["loss"] for _ in range(10)]
     assert np.mean(bounds) == pytest.approx(log_likelihood, rel=0.01)
 
 
@@ -192,7 +192,7 @@ def test_progress_is_shown(make_model, windows, capsys):
 def test_models_without_a_linear_path_are_refused(make_model, windows):
     with pytest.raises(ValueError, match="linear optimum"):
         make_model(architecture="classic").adapt(windows)
-    with pytest.raises(ValueError, match="likelihood=BernoulliLikelihood,"):
+    with pytest.raises(ValueError, match="likelihood=BernoulliLikelihood"):
         make_model(likelihood="bernoulli").adapt(windows)
     with pytest.raises(ValueError, match=r"\(num_windows, 32, 32, 1\)"):
         make_model().adapt(windows[:, :16])
@@ -200,7 +200,7 @@ def test_models_without_a_linear_path_are_refused(make_model, windows):
 
 def test_data_that_can_be_walked_over_once_are_refused(make_model, windows):
     with pytest.raises(ValueError, match="warm_start=False"):
-        make_model().fit(iter([windows]), verbose=0)
+        make_model().adapt(iter([windows]), verbose=0)
 
 
 @pytest.mark.parametrize("kind", ["silence", "one window repeated", "two flat windows"])

@@ -44,6 +44,35 @@ def test_samples_have_the_moments_of_the_mixture(fitted):
     np.testing.assert_allclose(one.std(axis=0), np.sqrt(theirs.covariances_[1]), rtol=0.03)
 
 
+def test_draws_of_a_fit_have_the_moments_of_the_codes():
+    generator = np.random.default_rng(1)
+    kinds = generator.choice(3, size=1000, p=[0.7, 0.25, 0.05])
+    centres, spreads = np.array([[0, 5, 0], [6, -3, 3], [-6, 0, -6]]), np.array([1.0, 0.3, 2.0])
+    codes = (centres[kinds] + spreads[kinds, None] * generator.normal(size=(1000, 3))).astype(np.float32)
+    prior = GaussianMixturePrior(3, seed=0)
+    prior.build(codes.shape)
+    prior.fit(codes, seed=0)
+    shares = prior.responsibilities(codes).numpy()
+    np.testing.assert_allclose(prior.mixing_weights, shares.mean(axis=0), atol=0.02)
+    for component in range(3):
+        mean = np.average(codes, axis=0, weights=shares[:, component])
+        scale = np.sqrt(np.average(np.square(codes - mean), axis=0, weights=shares[:, component]))
+        drawn = prior.sample(20_000, component=component, seed=3).numpy()
+        np.testing.assert_allclose((drawn.mean(axis=0) - mean) / scale, 0, atol=0.05)
+        np.testing.assert_allclose(drawn.std(axis=0), scale, rtol=0.05)
+    drawn = prior.sample(20_000, seed=3).numpy()
+    np.testing.assert_allclose((drawn.mean(axis=0) - codes.mean(axis=0)) / codes.std(axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(drawn.std(axis=0), codes.std(axis=0), rtol=0.05)
+
+
+def test_weights_are_shares_with_one_code_more_for_each_component(fitted):
+    _, prior = fitted
+    prior.assign_weights(np.array([0.0, 0.25, 0.75]), num_codes=97)
+    np.testing.assert_allclose(prior.mixing_weights, [0.01, 0.2525, 0.7375], rtol=1e-4)
+    prior.assign_weights(np.full(3, np.nan), num_codes=0.0)  # after an epoch without a finite code
+    assert np.isfinite(prior.logits.numpy()).all()
+
+
 def test_density_integrates_to_one():
     prior = GaussianMixturePrior(4, seed=2)
     grid = np.linspace(-8, 8, 161, dtype=np.float32)
@@ -133,9 +162,10 @@ def test_nothing_is_revived_where_all_live_or_nothing_is_known(fitted):
 
 
 def test_fixed_weights_stay_uniform():
-    prior = GaussianMixturePrior(2)
+    prior = GaussianMixturePrior(2, learn_weights=False)
     prior.build((None, 2))
     prior.assign_mixture(np.zeros((2, 2)), np.ones((2, 2)), np.array([0.9, 0.1]))
+    prior.assign_weights(np.array([0.9, 0.1]), num_codes=100)
     np.testing.assert_allclose(prior.mixing_weights, [0.5, 0.5])
 
 

@@ -6,158 +6,13 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from spectrovae.model.prior import GaussianMixturePrior
-from spectrovae.model.sequence_prior import TIME_CONSTANTS, SequencePrior, Transitions
+from spectrovae.model.sequence_prior import SequencePrior
 
-DIM, EXPERTS, COMPONENTS = 2, 3, 4
+STEPS, DIM = 5, 2
 
 
 def draw_codes(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
-
-
-@pytest.fixture
-def offsets() -> np.ndarray:
-    return np.random.default_rng(5).normal(size=(COMPONENTS, DIM)).astype(np.float32)
-
-
-@pytest.fixture
-def transitions() -> Transitions:
-    """A layer that looks back over 4 codes, with weights that are all different."""
-    layer = Transitions(DIM, EXPERTS, memory=4)
-    generator = np.random.default_rng(0)
-    for weight in layer.trainable_variables:
-        weight.assign(0.3 * generator.normal(size=weight.shape))
-    return layer
-
-
-def summary_of(past: np.ndarray, memory: int) -> np.ndarray:
-    """The last code and its running means, as the docstring tells them."""
-    past = past[-memory:]
-    means = []
-    for constant in TIME_CONSTANTS:
-        weights = np.exp(-np.arange(len(past))[::-1] / constant)
-        means.append(weights @ past / weights.sum())
-    return np.concatenate([past[-1], *means])
-
-
-def density_of(layer: Transitions, past: np.ndarray, code: np.ndarray, offset: np.ndarray) -> float:
-    """p(code | past, k) by the formula of the docstring, with covariance matrices."""
-    summary = summary_of(past, layer.memory)
-    gates = np.exp(summary @ layer.gate_kernel.numpy() + layer.gate_bias.numpy())
-    scales = np.log1p(np.exp(layer.raw_scales.numpy())) + layer.min_scale
-    total = 0.0
-    for expert, gate in enumerate(gates / gates.sum()):
-        whitening = (np.tril(layer.correlations.numpy()[expert], -1) + np.eye(DIM)) / scales[expert][:, None]
-        covariance = np.linalg.inv(whitening.T @ whitening)
-        deviation = code - summary @ layer.coefficients.numpy() - offset - layer.means.numpy()[expert]
-        square = deviation @ np.linalg.solve(covariance, deviation)
-        total += gate * np.exp(-square / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance))
-    return total
-
-
-def test_log_prob_is_the_formula_written_out(transitions, offsets):
-    codes = draw_codes(3, 7, DIM)  # longer than the memory
-    expected = [
-        [
-            sum(np.log(density_of(transitions, sequence[:step], sequence[step], offset)) for step in range(1, 7))
-            for offset in offsets
-        ]
-        for sequence in codes.astype(np.float64)
-    ]
-    log_prob = transitions.log_prob(codes, offsets)
-    assert log_prob.shape == (3, COMPONENTS)
-    np.testing.assert_allclose(log_prob, expected, rtol=1e-4)
-    # Any number of axes before those of a sequence.
-    np.testing.assert_allclose(transitions.log_prob(codes[None, :, None], offsets)[0, :, 0], expected, rtol=1e-4)
-
-
-def test_summaries_know_the_past_only(transitions):
-    codes = draw_codes(2, 6, DIM)
-    summaries = transitions.summarize(codes).numpy()
-    for step in range(6):
-        expected = [summary_of(sequence[: step + 1], 4) for sequence in codes]
-        np.testing.assert_allclose(summaries[:, step], expected, rtol=1e-5, atol=1e-6)
-    later = codes.copy()
-    later[:, 4:] += 10
-    np.testing.assert_array_equal(transitions.summarize(later)[:, :4], summaries[:, :4])
-
-
-def test_samples_have_the_moments_of_the_density(transitions):
-    past = np.tile(draw_codes(1, 3, DIM), (40_000, 1, 1))
-    offset = np.float32([0.5, -1.0])
-    drawn = transitions.sample(past, np.tile(offset, (40_000, 1, 1)), np.array([3, 4])).numpy()[:, 0]
-    axis, step = np.linspace(-12, 12, 121, retstep=True)
-    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, DIM)
-    codes = np.concatenate([np.tile(past[0], (len(grid), 1, 1)), grid[:, None]], axis=1).astype(np.float32)
-    log_prob = transitions.log_prob(codes, offset[None])[:, 0] - transitions.log_prob(past[:1], offset[None])[0, 0]
-    density = np.exp(log_prob)
-    assert density.sum() * step**2 == pytest.approx(1, abs=1e-3)
-    mean = density @ grid * step**2
-    covariance = (grid - mean).T @ ((grid - mean) * density[:, None]) * step**2
-    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.03)
-    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.05)
-
-
-def test_draws_repeat_and_go_on_from_their_own_past(transitions):
-    past, moves = draw_codes(2, 5, DIM), np.zeros((2, 6, DIM), np.float32)
-    drawn = transitions.sample(past, moves, np.array([1, 2])).numpy()
-    np.testing.assert_array_equal(transitions.sample(past, moves, np.array([1, 2])), drawn)
-    assert not np.allclose(transitions.sample(past, moves, np.array([1, 3])), drawn)
-    # What lies before the memory does not count.
-    np.testing.assert_array_equal(transitions.sample(past[:, 1:], moves, np.array([1, 2])), drawn)
-
-
-def test_one_expert_at_temperature_zero_is_a_linear_recurrence():
-    layer = Transitions(DIM, num_experts=1, memory=8)
-    coefficients = np.zeros((4 * DIM, DIM))
-    coefficients[:DIM] = [[0.5, 0.2], [-0.1, 0.8]]
-    layer.coefficients.assign(coefficients)
-    layer.means.assign([[0.1, -0.2]])
-    moves = draw_codes(1, 5, DIM)
-    expected = [np.array([1.0, -1.0])]
-    for move in moves[0]:
-        expected.append(expected[-1] @ coefficients[:DIM] + move + [0.1, -0.2])
-    drawn = layer.sample(np.array([[[1.0, -1.0]]], np.float32), moves, np.array([0, 0]), temperature=0.0)
-    np.testing.assert_allclose(drawn[0], expected[1:], rtol=1e-5)
-
-
-def test_start_finds_an_autoregressive_process():
-    generator = np.random.default_rng(0)
-    coefficient, moves = np.array([[0.7, 0.2], [-0.3, 0.5]]), np.array([[1.0, 0.0], [-1.0, 0.5]])
-    kinds = generator.integers(2, size=300)
-    steps = [generator.normal(size=(300, DIM))]
-    for _ in range(11):
-        steps.append(steps[-1] @ coefficient + moves[kinds] + 0.3 * generator.normal(size=(300, DIM)))
-    codes = np.stack(steps, axis=1)
-    layer = Transitions(DIM, num_experts=2, memory=12)
-    offsets = layer.start_from(codes, np.eye(2)[kinds], seed=0)
-    np.testing.assert_allclose(offsets, moves, atol=0.1)
-    # All that the past tells is found: the noise is left.
-    predicted = layer.summarize(codes.astype(np.float32)).numpy()[:, :-1] @ layer.coefficients.numpy()
-    assert np.std(codes[:, 1:] - predicted - offsets[kinds][:, None]) == pytest.approx(0.3, rel=0.03)
-    # The running means know the last code too, so that only what they do together is decided.
-    together = layer.coefficients.numpy().reshape(-1, DIM, DIM).sum(axis=0)
-    np.testing.assert_allclose(together, coefficient, atol=0.1)
-    np.testing.assert_allclose(layer.lowest, codes.min(axis=(0, 1)), rtol=1e-5)
-    np.testing.assert_allclose(layer.highest, codes.max(axis=(0, 1)), rtol=1e-5)
-
-
-def test_start_with_few_codes_leaves_experts_that_hardly_count():
-    layer = Transitions(DIM, num_experts=8, memory=3)
-    codes = draw_codes(3, 3, DIM)
-    layer.start_from(codes, np.ones((3, 1)), seed=0)
-    gates = np.exp(layer.gate_bias) / np.exp(layer.gate_bias).sum()
-    assert (gates[2:] < 1e-3).all() and gates[:2].sum() == pytest.approx(1, abs=1e-2)
-    assert np.isfinite(layer.log_prob(codes, np.zeros((1, DIM), np.float32))).all()
-
-
-@pytest.mark.parametrize("name", ["latent_dim", "num_experts", "memory"])
-def test_bad_arguments_are_named(name):
-    with pytest.raises(ValueError, match=f"{name}=0"):
-        Transitions(**{"latent_dim": 2} | {name: 0})
-
-
-STEPS, DIM = 5, 2
 
 
 @pytest.fixture
@@ -172,6 +27,8 @@ def make_prior(num_steps: int, dim: int, **kwargs) -> SequencePrior:
     generator = np.random.default_rng(0)
     prior.assign_mixture(generator.normal(size=(3, dim)), generator.uniform(0.5, 2, (3, dim)), [0.2, 0.3, 0.5])
     prior.offsets.assign(generator.normal(size=(3, dim)))
+    prior.pulls.assign(0.2 * generator.normal(size=(3, dim)))
+    prior.log_spreads.assign(0.3 * generator.normal(size=(3, dim)))
     for weight in prior.transitions.trainable_variables:
         weight.assign(0.3 * generator.normal(size=weight.shape))
     return prior
@@ -199,7 +56,7 @@ def fitted(process) -> SequencePrior:
 def test_log_prob_is_first_code_times_transitions_summed_over_components(prior):
     codes = draw_codes(6, STEPS, DIM)
     first = norm(prior.means.numpy(), prior.scales.numpy()).logpdf(codes[:, 0, None]).sum(axis=-1)
-    joint = np.log(prior.mixing_weights) + first + prior.transitions.log_prob(codes, prior.offsets.numpy())
+    joint = np.log(prior.mixing_weights) + first + prior.transitions.log_prob(codes, prior.motion)
     np.testing.assert_allclose(prior.log_prob(codes), logsumexp(joint, axis=1), rtol=1e-5)
     np.testing.assert_allclose(prior(codes), prior.log_prob(codes))
     shares = prior.responsibilities(codes)
@@ -265,6 +122,7 @@ def test_sequences_go_on_where_a_past_ends(prior):
     prior.transitions.coefficients.assign(np.eye(4 * DIM)[:, :DIM])  # as the last code
     prior.transitions.means.assign(np.zeros((2, DIM)))
     prior.offsets.assign(np.zeros((3, DIM)))
+    prior.pulls.assign(np.zeros((3, DIM)))
     past = draw_codes(4, STEPS, DIM)
     following = prior.continue_from(np.zeros((4, 3), int), 0.0, np.array([0, 0]), past)
     np.testing.assert_allclose(following, np.repeat(past[:, -1:], 3, axis=1), rtol=1e-6)
@@ -274,6 +132,7 @@ def test_anchors_are_reached_and_long_sequences_keep_to_theirs(prior):
     prior.transitions.coefficients.assign(np.eye(4 * DIM)[:, :DIM])  # as the last code
     prior.transitions.means.assign(np.zeros((2, DIM)))
     prior.offsets.assign(np.zeros((3, DIM)))
+    prior.pulls.assign(np.zeros((3, DIM)))
     past, anchors = draw_codes(4, STEPS, DIM), np.full((4, 100, DIM), 3.0, np.float32)
     following = prior.continue_from(np.zeros((4, 100), int), 0.0, np.array([0, 0]), past, anchors).numpy()
     np.testing.assert_allclose(following[:, -1], 3.0, atol=0.01)
@@ -327,19 +186,32 @@ def test_gradients_reach_what_is_trained(prior):
     with tf.GradientTape() as tape:
         loss = -tf.reduce_mean(prior(draw_codes(20, STEPS, DIM)))
     gradients = tape.gradient(loss, prior.trainable_variables)
-    assert len(gradients) == 3 + 1 + 6
+    assert len(gradients) == 3 + 3 + 6
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
 
 
 def test_revived_components_go_on_alike(prior):
-    offsets = prior.offsets.numpy()
+    prior.log_draw_factors.assign(draw_codes(3, DIM))
+    before = [values.numpy() for values in (*prior.motion, prior.log_draw_factors)]
     assert prior.revive(np.array([0.3, 0.7, 0.0])) == {2: 1}
-    np.testing.assert_array_equal(prior.offsets, offsets[[0, 1, 1]])
+    for now, old in zip((*prior.motion, prior.log_draw_factors), before, strict=True):
+        np.testing.assert_array_equal(now, old[[0, 1, 1]])
     shares = np.mean(prior.responsibilities(prior.sample(300, component=1, seed=0)), axis=0)
     assert shares[2] > 0.1
 
 
+def test_factors_change_draws_but_not_the_density(prior):
+    codes = draw_codes(4, STEPS, DIM)
+    density, drawn = prior.log_prob(codes).numpy(), prior.sample(2000, seed=0).numpy()
+    prior.log_draw_factors.assign(np.full((3, DIM), -20.0))
+    np.testing.assert_array_equal(prior.log_prob(codes), density)
+    calm = prior.sample(2000, seed=0).numpy()
+    np.testing.assert_array_equal(calm[:, 0], drawn[:, 0])
+    assert calm[:, 1].std() < drawn[:, 1].std()
+
+
 def test_prior_survives_saving(prior, tmp_path):
+    prior.log_draw_factors.assign(draw_codes(3, DIM))
     inputs = keras.Input((STEPS, DIM))
     keras.Model(inputs, prior(inputs)).save(tmp_path / "prior.keras")
     loaded = keras.saving.load_model(tmp_path / "prior.keras").layers[-1]
