@@ -73,8 +73,8 @@ def audio_dataset(
     signal (40 dB below the loudest); where they cancel (their mean has less than half of the power of independent
     channels: for two, 6 dB below their mean power), the strongest one alone. A constant offset is removed. Files are
     read to the end of what decodes, whatever their header says. Where the format tells how many samples its encoder
-    added (MP3 with a LAME header, Ogg, Opus, M4A), they are cut off; AAC, AC-3 and WMA without such a note begin up to
-    50 ms late.
+    added, they are cut off (MP3 with a LAME header, Ogg, Opus; of M4A at the beginning, while its end may be 25 ms
+    late); AAC, AC-3 and WMA without such a note begin up to 50 ms late or early.
 
     A file of `n` windows and a bit gives `n` windows an epoch. With random offsets they start anywhere, anew
     each epoch, each in its own `n`-th of the file, so that all of it is seen evenly; else they are the first

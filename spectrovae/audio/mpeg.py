@@ -129,9 +129,9 @@ def find_streams(file: BinaryIO, size: int) -> tuple[list[MpegStream], int]:
                 continue
             following = _find_frame(file, position, size)
             if following is None:
+                num_foreign += 0 if streams else size - position
                 break  # what follows the last frame is no loss
-            if streams:
-                num_foreign += following - position
+            num_foreign += following - position
             position = following
             file.seek(position)
             frame = _parse(file.read(4))

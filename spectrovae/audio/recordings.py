@@ -30,10 +30,21 @@ from spectrovae.audio.files import search_audio_files
 from spectrovae.audio.io import read_blocks
 from spectrovae.audio.loudness import LoudnessMeter
 from spectrovae.audio.spectrogram import SpectrogramConverter
-from spectrovae.storage import PathLike, check_writable, remove_leftovers, replaced_when_complete, temporary_folder
+from spectrovae.storage import (
+    PathLike,
+    check_writable,
+    exit_on_sigterm,
+    remove_leftovers,
+    replaced_when_complete,
+    temporary_folder,
+)
 
 # Of the files that are left out, or odd, a report names so many.
 _MAX_NAMED = 10
+
+# Share of pixels on the floor, and peak in dB, beyond which a recording is named as quiet.
+_MUCH_FLOOR = 0.9
+_QUIET_PEAK = -30.0
 
 # Threads, each of which decodes a file.
 _NUM_DECODERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -307,6 +318,7 @@ class Recordings:
         """Decode files in parallel; return what became of each, in order."""
         progress = keras.utils.Progbar(len(paths), verbose=verbose, unit_name="file")
         is_stopped = threading.Event()
+        exit_on_sigterm()
         # libsndfile and the Fourier transform let other threads run.
         with ThreadPoolExecutor(min(_NUM_DECODERS, len(paths)), "decoder") as executor:
             futures = [executor.submit(self._decode, path, is_stopped) for path in paths]
@@ -409,7 +421,7 @@ class _Decoding:
                 f"beyond full scale: a peak of {self._meter.peak_level:.1f} dB; {self._num_clipped} of "
                 f'{self._num_frames} frames are clipped at 0 dB, which normalize="file" avoids'
             )
-        if floor > 0.9:
+        if floor > _MUCH_FLOOR or self._meter.peak_level < _QUIET_PEAK:
             advice = ' (normalize="file" makes it louder)' if self._meter.gain_to_normalize() > 6 else ""
             level = self._meter.peak_level
             notes.append(f"{100 * floor:.0f} % of its pixels lie on the floor: its peak is {level:.1f} dB{advice}")

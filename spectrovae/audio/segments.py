@@ -129,19 +129,16 @@ def find_segments(path: Path) -> tuple[list[list[Piece]], list[str]]:
 
 
 def _find_in_mpeg(file: BinaryIO, size: int) -> tuple[list[list[Piece]], list[str]]:
-    file.seek(0)
-    magic = file.read(4)
-    if magic in (b"fLaC", b"RIFF", b"OggS") or magic[4:] == b"ftyp":
-        return [], []
     streams, num_foreign = find_streams(file, size)
     seconds = sum(stream.seconds for stream in streams)
-    if seconds == 0 or (len(streams) == 1 and streams[0].is_told and not num_foreign):
+    # Bytes of other formats look like a frame now and then.
+    if seconds == 0 or num_foreign > size / 2 or (len(streams) == 1 and streams[0].is_told and not num_foreign):
         return [], []
     notes = []
     if len(streams) > 1:
         notes.append(f"{len(streams)} sounds in one file: all of them are read, one after another")
     if num_foreign:
-        notes.append(f"damaged: {num_foreign} bytes between its {seconds:.1f} s are no sound")
+        notes.append(f"damaged: {num_foreign} bytes between or before its {seconds:.1f} s are no sound")
     claimed = [stream.claimed_seconds for stream in streams if stream.claimed and not stream.is_told]
     if claimed:
         notes.append(f"the header claims {sum(filter(None, claimed)):.1f} s, {seconds:.1f} s follow")

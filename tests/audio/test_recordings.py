@@ -5,6 +5,11 @@ import gc
 import logging
 import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import spectrovae.audio.cache
 import spectrovae.audio.recordings
 from spectrovae.audio.dataset import audio_dataset
 from spectrovae.audio.decoding import AudioReader
@@ -302,3 +308,160 @@ def test_read_window_repeats_short_recordings_and_refuses_starts_beyond_the_end(
     for start in (0.0125, 9.0, -1.0):
         with pytest.raises(ValueError, match=f"start={start}"):
             read_window(tmp_path / "short.wav", small_converter, start=start)
+
+
+def test_report_names_ten_files_and_counts_the_rest(tmp_path):
+    for index in range(40):
+        soundfile.write(tmp_path / f"hit {index:02d}.wav", noise(0.2 if index else 1, seed=index), 8000)
+    for name in ("cover.jpg", "notes.txt", "back.JPG", "TAPE1", "x.\x1b[31m"):
+        (tmp_path / name).touch()
+    report = Recordings(tmp_path, CONVERTER, "memory", verbose=0).report
+    lines = str(report).splitlines()
+    assert len(lines) == 1 + 10 + 1 + 1 + 1 and len(report.left_out) == 39
+    assert lines[11] == "  ... and 29 more (`dataset_report` has all)"
+    assert lines[12].startswith("39 files shorter than a window.") and "for_clips(0.2)" in lines[12]
+    assert report.passed_over == ((".jpg", 2), (".\x1b[31m", 1), (".txt", 1), ("without ending", 1))
+    assert lines[13] == "5 other files passed over by ending: 2 .jpg, 1 .\\x1b[31m, 1 .txt, 1 without ending"
+    (tmp_path / "hit 00.wav").unlink()
+    with pytest.raises(ValueError, match=r"No file can be used(.|\n)*for_clips\(0\.2\), or loop_short_files") as caught:
+        Recordings(tmp_path, CONVERTER, "memory", verbose=0)
+    assert len(str(caught.value)) < 3000
+
+
+def test_clips_have_a_converter(tmp_path):
+    for index in range(5):
+        soundfile.write(tmp_path / f"{index}.wav", noise(0.5, seed=index), 8000)
+    report = Recordings(tmp_path, SpectrogramConverter.for_clips(0.5), "memory", verbose=0).report
+    assert len(report.used) == 5 and report.num_windows == 5
+
+
+def facts_of(path, waveform, **arguments):
+    soundfile.write(path, waveform, 8000, subtype="FLOAT")
+    (recording,) = Recordings(path, CONVERTER, "memory", verbose=0, **arguments).report.used
+    return recording
+
+
+def test_quiet_loud_and_shifted_recordings_are_told(tmp_path):
+    waveform = noise(2) / np.abs(noise(2)).max()
+    assert facts_of(tmp_path / "a.wav", 0.5 * waveform).notes == ()
+    quiet = facts_of(tmp_path / "b.wav", 1e-3 * waveform)
+    assert re.fullmatch(r"97 % .* floor: its peak is -60\.0 dB \(normalize=\"file\" .*\)", quiet.notes[0])
+    assert quiet.floor > 0.9 > facts_of(tmp_path / "c.wav", 0.5 * waveform).floor
+    loud = facts_of(tmp_path / "d.wav", 30 * waveform)
+    assert re.match(r"beyond full scale: a peak of 29\.5 dB; \d+ of 250 frames are clipped", loud.notes[0])
+    shifted = facts_of(tmp_path / "e.wav", 0.1 * waveform + 0.2)
+    assert shifted.notes == ("a constant offset of 0.20 was removed",)
+
+
+@pytest.mark.parametrize("cache", ["memory", "kept"])
+@pytest.mark.parametrize(("factor", "gain"), [(1e-3, 52.0), (4, -20.0), (0.5, -1.9), (0, None)])
+def test_files_are_brought_to_one_loudness(tmp_path, cache, factor, gain):
+    waveform = np.concatenate([noise(2) / noise(2).std(), np.zeros(8000)]) / 6
+    path = tmp_path / "a.wav"
+    soundfile.write(path, factor * waveform, 8000, subtype="FLOAT")
+    cache = tmp_path / "cache" if cache == "kept" else cache
+    if gain is None:
+        with pytest.raises(ValueError, match="silent"):
+            Recordings(path, CONVERTER, cache, verbose=0, normalize="file")
+        return
+    for _ in range(2):
+        recordings = Recordings(path, CONVERTER, cache, verbose=0, normalize="file")
+        (recording,) = recordings.report.used
+        scaled = factor * waveform * 10 ** (recording.gain / 20)
+        level, peak = 10 * np.log10(np.mean(scaled**2)), np.abs(scaled).max()
+        assert level == pytest.approx(-20, abs=0.1) or (peak == pytest.approx(1, abs=1e-3) and level < -20)
+        assert recording.notes == ()
+        expected = CONVERTER.to_spectrogram(scaled)[..., 0].T
+        np.testing.assert_allclose(recordings.frames(0, 0, len(expected)), expected, atol=2e-3)
+    with pytest.raises(ValueError, match="normalize='album'"):
+        Recordings(path, CONVERTER, cache, verbose=0, normalize="album")
+
+
+def test_caches_with_and_without_normalization_are_kept_apart(tmp_path, count_reads):
+    soundfile.write(tmp_path / "a.wav", 0.01 * noise(1), 8000)
+    frames = [
+        Recordings(tmp_path / "a.wav", CONVERTER, tmp_path / "cache", verbose=0, normalize=normalize).frames(0, 0, 9)
+        for normalize in (None, "file", None, "file")
+    ]
+    assert count_reads == ["a.wav"] * 3
+    np.testing.assert_array_equal(frames[0], frames[2])
+    np.testing.assert_array_equal(frames[1], frames[3])
+    assert frames[1].mean() > frames[0].mean() + 0.3
+
+
+@pytest.mark.parametrize("cache", ["memory", "kept"])
+def test_report_does_not_depend_on_the_number_of_decoders(folder, tmp_path, monkeypatch, cache):
+    outcomes = []
+    for number in (1, 2, 7):
+        monkeypatch.setattr(spectrovae.audio.recordings, "_NUM_DECODERS", number)
+        recordings = Recordings(folder, CONVERTER, tmp_path / f"{number}" if cache == "kept" else cache, verbose=0)
+        outcomes.append(
+            (recordings.report, recordings.frames(0, 0, 250).tobytes(), recordings.frames(1, 9, 99).tobytes())
+        )
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_notes_are_kept_with_the_cache(tmp_path):
+    sound = noise(1)
+    soundfile.write(tmp_path / "a.wav", np.stack([sound, -sound], axis=1), 8000)
+    reports = [Recordings(tmp_path / "a.wav", CONVERTER, tmp_path / "cache", verbose=0).report for _ in range(2)]
+    assert reports[0] == reports[1] and "cancel" in reports[1].used[0].notes[0]
+    assert str(reports[1]).splitlines()[1] == "1 used file to look at:"
+
+
+def test_caches_are_private(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(1), 8000)
+    Recordings(tmp_path / "a.wav", CONVERTER, tmp_path / "deep" / "cache", verbose=0)
+    cache = tmp_path / "deep" / "cache"
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in cache.iterdir()} == {0o600}
+
+
+def test_a_disk_is_not_filled_to_the_last_byte(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", noise(20), 8000)
+    monkeypatch.setattr(spectrovae.audio.cache, "_CHECK_INTERVAL", 1000)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(OSError, match=r"nearly full while .*a\.wav is decoded\. Free some space"):
+        Recordings(tmp_path / "a.wav", CONVERTER, tmp_path / "cache", verbose=0)
+    assert os.listdir(tmp_path / "cache") == []
+
+
+INTERRUPTED = """
+import sys, time
+import numpy as np
+from spectrovae.audio.decoding import AudioReader
+from spectrovae.audio.recordings import Recordings
+from spectrovae.audio.spectrogram import SpectrogramConverter
+
+def read(reader):
+    sys.stdout.write("reading\\n")
+    sys.stdout.flush()
+    while True:
+        yield np.random.default_rng(0).uniform(-0.1, 0.1, 65536).astype(np.float32)
+        time.sleep(0.01)
+
+AudioReader.read = read
+Recordings(sys.argv[1], SpectrogramConverter(), sys.argv[2], verbose=0)
+"""
+
+
+@pytest.mark.parametrize("cache", ["disk", "kept"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_interrupted_decoding_leaves_nothing_behind(folder, tmp_path, cache, number, status):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "kept").mkdir()
+    arguments = [str(folder), str(tmp_path / "kept") if cache == "kept" else cache]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-c", INTERRUPTED, *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout.readline() == "reading\n"
+            time.sleep(0.3)
+            process.send_signal(number)
+            assert process.wait(60) == status
+        finally:
+            process.kill()
+    assert os.listdir(tmp_path / "tmp") == os.listdir(tmp_path / "kept") == []

@@ -5,7 +5,7 @@ import librosa
 import numpy as np
 import pytest
 
-from spectrovae.audio.spectrogram import SpectrogramConverter, stream_magnitudes
+from spectrovae.audio.spectrogram import SpectrogramConverter, remove_offset, stream_magnitudes
 
 NOISE = np.random.default_rng(0).uniform(-1, 1, 2048 + 255).astype(np.float32)
 
@@ -274,3 +274,36 @@ def test_magnitudes_of_short_waveforms():
     window = librosa.filters.get_window("hann", 256)
     expected = np.abs(np.fft.rfft(window * np.pad(NOISE[:64], (128, 64))))
     np.testing.assert_allclose(frames, expected[None, :-1] / 64, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.05, -0.2, 0.4])
+@pytest.mark.parametrize("converter", [SpectrogramConverter(), SpectrogramConverter.classic()])
+def test_an_offset_is_removed(converter, offset):
+    waveform = 0.5 * make_music(8, converter.sample_rate)
+    expected, spectrogram = converter.to_spectrogram(waveform), converter.to_spectrogram(waveform + offset)
+    errors = converter.to_decibels(spectrogram) - converter.to_decibels(expected)
+    audible = converter.to_decibels(expected) > -60
+    assert np.sqrt(np.mean(errors[audible] ** 2)) < 0.2 and np.abs(errors[3:]).max() < 1.5
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.3, 2, 40])
+def test_waveforms_without_offset_stay_as_they_are(seconds):
+    drum = np.exp(-np.arange(int(seconds * 22050)) / 2000) * np.sin(0.015 * np.arange(int(seconds * 22050)))
+    for waveform in (make_music(seconds, 22050), drum.astype(np.float32), np.zeros(100, np.float32)):
+        blocks = np.array_split(waveform, 7)
+        np.testing.assert_array_equal(np.concatenate(list(remove_offset(blocks, 22050))), waveform)
+
+
+def test_a_constant_is_silence(small):
+    assert not small.to_spectrogram(np.full(8000, 2 / 32768)).any()
+    assert not SpectrogramConverter().to_spectrogram(np.full(2000, 0.3)).any()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2, 0.5, 1, 3, 6, 60])
+def test_converters_for_clips(seconds):
+    converter = SpectrogramConverter.for_clips(seconds)
+    assert 32 <= converter.num_frames <= 512 and converter.num_frames.bit_count() == 1
+    assert converter.window_duration <= max(seconds, 0.19)
+    for seconds in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="seconds"):
+            SpectrogramConverter.for_clips(seconds)
