@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spectrovae.audio.spectrogram import SpectrogramConverter
 
 DEFAULT_CHOICES: dict[str, tuple] = {
-    "latent_dim": (25, 50, 100, 200, 400),
+    "latent_dim": (8, 16, 32, 64),
     "num_components": (1, 2, 4, 8, 16),
     "decoder_depth": (2, 3, 4, 5, 6),
 }

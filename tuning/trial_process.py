@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorboard.plugins.hparams import api_pb2, summary
 
-from spectrovae.storage import check_archive, remove_leftovers
+from spectrovae.storage import check_archive, remove_leftovers, temporary_folder
 from spectrovae.tuning.hypermodel import make_hypermodel
 from spectrovae.tuning.search_space import SweepSettings, write_json
 
@@ -77,16 +78,19 @@ def run_in_child(task: TrialTask) -> dict[str, Any]:
     outcome_file = task.folder / OUTCOME
     outcome_file.unlink(missing_ok=True)
     start = time.monotonic()
-    process = _context().Process(target=_run_trial, args=(task,), name="trial")
-    process.start()
-    try:
-        process.join()
-    except BaseException:  # an interruption
-        process.kill()
-        process.join()
-        for folder in (task.folder, task.linear_start):
-            remove_leftovers(folder)
-        raise
+    # TensorFlow's temporary files would outlive a process that ends without clearing up, as all child processes do.
+    temporary, remover = temporary_folder()
+    with remover:
+        process = _context().Process(target=_run_trial, args=(task, temporary), name="trial")
+        process.start()
+        try:
+            process.join()
+        except BaseException:  # an interruption
+            process.kill()
+            process.join()
+            for folder in (task.folder, task.linear_start):
+                remove_leftovers(folder)
+            raise
     if not outcome_file.exists():
         write_json(outcome_file, {"reason": _explain_exit(process.exitcode)})
     outcome = json.loads(outcome_file.read_text()) | {"seconds": time.monotonic() - start}
@@ -103,7 +107,8 @@ def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context
     return context
 
 
-def _run_trial(task: TrialTask) -> None:
+def _run_trial(task: TrialTask, temporary: Path) -> None:
+    tempfile.tempdir = str(temporary)
     # Ctrl-C reaches this process as well: the sweep ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()

@@ -1,6 +1,10 @@
 """Sweeps in processes of their own that are killed, and what is left of them."""
 
+import contextlib
 import json
+import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,13 +26,47 @@ def status_of(output, trial_id):
     return {trial.trial_id: trial.status for trial in read_results(output).trials}.get(trial_id)
 
 
+def session_of(process):
+    """Return the numbers of the living processes that a process has started, itself among them."""
+    alive = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == process.pid and state != "Z":
+                alive.append(int(stat.parent.name))
+    return alive
+
+
 @pytest.mark.slow
-def test_killed_sweep_keeps_what_it_has_and_goes_on(music, tmp_path):
-    output = tmp_path / "sweep"
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc, which only Linux has")
+def test_stopped_sweep_leaves_nothing_behind_and_goes_on(music, tmp_path):
+    output, temporary = tmp_path / "sweep", tmp_path / "temporary"
+    temporary.mkdir()
     arguments = [str(music), "--output", str(output), *COMMAND, "--max-trials", "3", "--tuner", "random"]
-    with subprocess.Popen([sys.executable, "-m", "spectrovae.tuning", *arguments]) as process:
-        wait_for(lambda: (output / "settings.json").exists() and status_of(output, "1") == "RUNNING")
-        process.kill()
+    command = [sys.executable, "-m", "spectrovae.tuning", *arguments]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+
+    def is_training(trial_id):
+        return (output / "trials" / f"trial_{trial_id}" / "logs").exists() and status_of(output, trial_id) == "RUNNING"
+
+    stops = [
+        ("0", lambda process: process.terminate(), 143),
+        ("0", lambda process: os.killpg(process.pid, signal.SIGINT), 130),  # as Ctrl-C does
+        ("1", lambda process: process.kill(), -signal.SIGKILL),
+    ]
+    for trial_id, stop, exit_code in stops:
+        shutil.rmtree(output / "trials" / f"trial_{trial_id}" / "logs", ignore_errors=True)
+        with subprocess.Popen(
+            command, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+        ) as process:
+            wait_for(lambda trial_id=trial_id: is_training(trial_id))
+            stop(process)
+            _, error = process.communicate(timeout=60)
+        assert process.returncode == exit_code
+        wait_for(lambda process=process: not session_of(process), seconds=20)
+        if exit_code > 0:
+            assert "Traceback" not in error
+            assert not list(temporary.iterdir()) and not list(output.rglob("*.part*"))
     assert status_of(output, "0") == "COMPLETED"
     kept = output / "trials" / "trial_0" / OUTCOME
     written = kept.stat().st_mtime_ns
