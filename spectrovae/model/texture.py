@@ -73,8 +73,8 @@ class Texture(keras.layers.Layer):
 
     Args:
         converter: The `SpectrogramConverter` of the windows.
-        bank_size: Number of windows in the bank, 0 or more. Each takes `bins * frames / 2` bytes: 128 windows of 512 by
-            512 take 17 MB, 64 take 8 MB.
+        bank_size: Number of windows in the bank, 0 or more. Each takes `bins * frames / 2` bytes in a file, twice
+            as many in memory: 128 windows of 512 by 512 take 17 MB in a file, 64 take 8 MB.
         grain_length: Frames of a grain, or the length of a window if that is less; a multiple of 4.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
@@ -109,7 +109,8 @@ class Texture(keras.layers.Layer):
             )
         num_axes, num_slots = min(_NUM_AXES, bins), frames // self.slot_length
         options: dict[str, Any] = {"initializer": "zeros", "trainable": False}
-        self.bank = self.add_weight(shape=(bank_size, bins // 2, frames), dtype="uint8", name="bank", **options)
+        # Bytes as numbers of 16 bits, since TensorFlow does not share bytes between workers.
+        self.bank = self.add_weight(shape=(bank_size, bins // 2, frames), dtype="float16", name="bank", **options)
         self.keys = self.add_weight(shape=(bank_size, num_slots, num_axes + 1), name="keys", **options)
         self.axes = self.add_weight(shape=(bins, num_axes), name="axes", **options)
         self.num_filled = self.add_weight(shape=(), dtype="int32", name="num_filled", **options)
@@ -228,8 +229,10 @@ class Texture(keras.layers.Layer):
     def save_own_variables(self, store: Any) -> None:
         """Save the weights; of the bank what is filled."""
         for index, weight in enumerate(self.weights):
-            is_bank = weight is self.bank or weight is self.keys
-            store[str(index)] = np.asarray(weight)[: self.num_windows] if is_bank else np.asarray(weight)
+            values = np.asarray(weight)
+            if weight is self.bank or weight is self.keys:
+                values = values[: self.num_windows]
+            store[str(index)] = values.astype(np.uint8) if weight is self.bank else values
 
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables` saved."""
@@ -344,7 +347,7 @@ class Texture(keras.layers.Layer):
             is_end = (frames < half) | ((index == len(grains) - 1) & (offsets >= half))  # no other grain fades there
             weights = np.where(is_end, 1, fade)[is_inside].astype(np.float32)
             source = np.clip(grain.slot * self.slot_length + offsets[is_inside], 0, bank.shape[2] - 1)
-            residual[:, frames[is_inside]] += np.sqrt(weights) * _unpack(bank[grain.window][:, source])
+            residual[:, frames[is_inside]] += np.sqrt(weights) * _unpack(bank[grain.window][:, source].astype(np.uint8))
             share[frames[is_inside]] += weights
         return residual, np.minimum(share, 1)
 
