@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("my_music"), help="folder to write to (%(default)s)")
     parser.add_argument("--epochs", type=int, default=20, help="in all, earlier runs included (%(default)s)")
     parser.add_argument("--latent-dim", type=int, default=32, help="size of a code (%(default)s)")
-    parser.add_argument("--latent-steps", type=int, default=32, help="codes along a window (%(default)s)")
+    parser.add_argument("--latent-steps", type=int, help="codes along a window (one for 16 frames)")
     parser.add_argument("--num-frames", type=int, default=512, help="frames of a window (%(default)s)")
     parser.add_argument("--duration", type=float, default=60.0, help="seconds of the generated piece (%(default)s)")
     args = parser.parse_args(argv)

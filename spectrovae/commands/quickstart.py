@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder to write to (%(default)s)")
     parser.add_argument("--epochs", type=count, default=30, help="passes over the music (%(default)s)")
     parser.add_argument("--num-pieces", type=count, default=48, help="pieces of 20 s to compose (%(default)s)")
-    parser.add_argument("--latent-steps", type=count, default=1, help="codes along a window (%(default)s)")
+    parser.add_argument("--latent-steps", type=count, help="codes along a window (one for 16 frames)")
     parser.add_argument("--seed", type=int, default=0, help="decides the music and the training (%(default)s)")
 
 
@@ -44,11 +44,12 @@ def run(options: argparse.Namespace) -> None:
     train, validation = audio_dataset(audio, converter, validation_split=0.15, seed=options.seed)
 
     print("\nTraining: first a linear model in closed form, then gradient steps ...")
-    model = SpectroVAE(
-        latent_dim=100, num_components=8, converter=converter, latent_steps=options.latent_steps, seed=options.seed
-    )
+    model = SpectroVAE(converter=converter, latent_steps=options.latent_steps, seed=options.seed)
     model.compile()
     history = model.fit(train, validation_data=validation, epochs=options.epochs)
+
+    print("\nFitting the prior and the texture to the trained model ...")
+    model.finish_training(train)
 
     print(f"\nWriting to {output} ...")
     diagnosis = write_results(model, train, validation, history.history, output, seed=options.seed)

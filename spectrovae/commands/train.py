@@ -45,12 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="decides the split, initial weights and all random draws")
     # The defaults are those of SpectroVAE. A test compares them, since importing the model here would take seconds.
     model = parser.add_argument_group("model")
-    model.add_argument("--latent-dim", type=count, default=100, help="size of a code (%(default)s)")
+    model.add_argument("--latent-dim", type=count, default=32, help="size of a code (%(default)s)")
     model.add_argument(
-        "--latent-steps",
-        type=count,
-        default=1,
-        help="codes along a window; if 32, --latent-dim 32 (%(default)s)",
+        "--latent-steps", type=count, help="codes along a window; 1 for one that stands for it (one for 16 frames)"
     )
     model.add_argument("--num-components", type=count, default=8, help="Gaussians in the prior (%(default)s)")
     model.add_argument(

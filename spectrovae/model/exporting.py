@@ -62,8 +62,8 @@ def _draw_codes(model: keras.Model, num_samples: tf.Tensor, seed: tf.Tensor, tem
         first = prior.means[component] + temperature * prior.scales[component] * noise
         if model.latent_steps == 1:
             return first
-        offsets = tf.tile(prior.offsets[component][None, None], (1, model.latent_steps - 1, 1))
-        following = prior.transitions.sample(first[None, None], offsets, pair, temperature)[0]
+        motion = prior.draw_motion.pick(tf.fill((1, model.latent_steps - 1), component))
+        following = prior.transitions.sample(first[None, None], motion, pair, temperature)[0]
         return tf.concat([first[None], following], axis=0)
 
     numbers = tf.range(1, num_samples + 1)

@@ -103,7 +103,7 @@ def start_from(
         _assign(model, optimum)
     refit_prior(model, x, max_windows, batch_size)
     if model.likelihood.per_pixel:
-        refit_texture(model, x, 2 * model.bank_size + _CHECKED_WINDOWS, batch_size)
+        refit_texture(model, x, batch_size=batch_size)
     model.num_adapted_windows.assign(optimum.num_windows // min(model.latent_steps, PARTS_PER_WINDOW))
 
 
@@ -127,8 +127,16 @@ def _assign(model: keras.Model, optimum: LinearOptimum) -> None:
 
 
 @computed_once
-def refit_prior(model: keras.Model, x: Any, max_windows: int, batch_size: int) -> None:
-    """Fit a model's prior to draws of the codes of windows; `SpectroVAE.refit_prior` explains the arguments."""
+def refit_prior(model: keras.Model, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
+    """Fit a model's prior to draws of the codes of windows, the mean of q(z|x) over them. All else stays as it is.
+
+    Args:
+        model: A `SpectroVAE`.
+        x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them. Where there are several
+            codes along a window, a dataset is read several times: how codes follow one another takes more to learn.
+        max_windows: Bound on the number of windows that are used.
+        batch_size: Number of windows at once, where `x` is an array.
+    """
     means, scales = [], []
     num_passes = 1 if model.latent_steps == 1 else _PRIOR_PASSES
     for batch in _limited(model, x, num_passes, max_windows, batch_size):
@@ -145,14 +153,35 @@ def refit_prior(model: keras.Model, x: Any, max_windows: int, batch_size: int) -
 
 
 @computed_once
-def refit_texture(model: keras.Model, x: Any, max_windows: int, batch_size: int) -> None:
-    """Fit a model's texture to the residuals of windows; `SpectroVAE.refit_texture` explains the arguments."""
+def refit_texture(model: keras.Model, x: Any, max_windows: int | None = None, batch_size: int = 32) -> None:
+    """Fit a model's texture to the residuals of windows.
+
+    Args:
+        model: A `SpectroVAE`.
+        x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
+        max_windows: Bound on the number of windows that are used; by default twice those that the texture keeps.
+        batch_size: Number of windows at once, where `x` is an array.
+
+    Raises:
+        ValueError: If the likelihood has no scale for each pixel.
+    """
     if not model.likelihood.per_pixel:
         raise ValueError(
             "Texture needs a likelihood with a scale for each pixel, such as 'heteroscedastic_gaussian'. "
             f"Received: likelihood={type(model.likelihood).__name__}"
         )
+    max_windows = max_windows or 2 * model.bank_size + _CHECKED_WINDOWS
     model.texture.fit(_moments(model, _limited(model, x, 1, max_windows, batch_size)), _seed_of(model))
+
+
+def finish(model: keras.Model, x: Any) -> bool:
+    """Fit prior and texture of an adapted model to windows that can be read again; return whether that was done."""
+    if not model.adapted or hasattr(x, "__next__"):
+        return False
+    refit_prior(model, x)
+    if model.likelihood.per_pixel:
+        refit_texture(model, x)
+    return True
 
 
 def _moments(model: keras.Model, batches: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:

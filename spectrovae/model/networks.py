@@ -1,6 +1,7 @@
 """The encoder and the decoder, and the layers that they are made of."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ FRAMES_AT_ONCE = 4096
 
 _MAX_PIXELS = 2**26
 
+_FRAMES_PER_CODE, _MIN_CODES = 16, 8  # by default
 _CONTEXT = 5  # codes that a frame depends on to either side: three convolutions and the interpolation
 
 
@@ -329,6 +331,23 @@ def check_grid(input_shape: tuple[int, ...], depth: int, latent_steps: int) -> N
             f"Choose a divisor of {num_steps} as `latent_steps`, or a smaller `decoder_depth`. "
             f"Received: latent_steps={latent_steps}"
         )
+
+
+def default_latent_steps(num_frames: int, depth: int) -> int:
+    """Return how many codes a window has by default: one for 16 frames, or 1 where that would be fewer than 8.
+
+    With the default converter a code stands for 0.19 s. Sequences of fewer codes teach a prior little.
+
+    Args:
+        num_frames: Frames of a window.
+        depth: How often they are halved; the codes divide the steps that remain.
+
+    Example:
+        >>> default_latent_steps(512, depth=2), default_latent_steps(64, depth=2)
+        (32, 1)
+    """
+    num_codes = math.gcd(num_frames // _FRAMES_PER_CODE, num_frames // 2**depth)
+    return num_codes if num_codes >= _MIN_CODES else 1
 
 
 def check_window_shape(input_shape: tuple[int, ...]) -> None:

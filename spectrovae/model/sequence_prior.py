@@ -93,6 +93,12 @@ class SequencePrior(GaussianMixturePrior):
         return Motion(*(tf.convert_to_tensor(weight) for weight in self._motion_weights))
 
     @property
+    def draw_motion(self) -> Motion:
+        """How each component moves codes in draws: by the density, but for the factors that `fit` finds."""
+        motion = self.motion
+        return motion._replace(log_spreads=motion.log_spreads + self.log_draw_factors)
+
+    @property
     def _motion_weights(self) -> tuple[keras.Variable, ...]:
         return self.offsets, self.pulls, self.log_spreads
 
@@ -196,8 +202,7 @@ class SequencePrior(GaussianMixturePrior):
             A float32 tensor of shape `(num_samples, num_steps, latent_dim)`.
         """
         check_factor("temperature", temperature)
-        motion = self.motion
-        motion = motion._replace(log_spreads=motion.log_spreads + self.log_draw_factors).pick(components)
+        motion = self.draw_motion.pick(components)
         if past is not None:
             return self.transitions.sample(tf.cast(past, tf.float32), motion, seed, temperature, anchors)
         scales = temperature * tf.gather(self.scales, components[:, 0])

@@ -12,13 +12,12 @@ from tensorflow_probability import distributions as tfd
 from spectrovae.audio.spectrogram import SpectrogramConverter, fitting_converter
 from spectrovae.audio.windows import check_codes, check_dataset, check_windows, iterate_batches, training_part
 from spectrovae.checks import check_finite, check_index, check_names, check_seed, check_size
-from spectrovae.model import linear_start
+from spectrovae.model import linear_start, networks
 from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, build_classic_encoder
 from spectrovae.model.distributions import numpy_generator, posterior_distribution, stateless_seed
 from spectrovae.model.exporting import export_saved_model
 from spectrovae.model.likelihood import GaussianLikelihood, Likelihood, get_likelihood
 from spectrovae.model.loading import check_config
-from spectrovae.model.networks import build_decoder, build_encoder, decode_in_parts
 from spectrovae.model.prior import GaussianMixturePrior
 from spectrovae.model.sequence_prior import SequencePrior
 from spectrovae.model.texture import Texture, check_texture
@@ -31,7 +30,7 @@ FORMAT_VERSION = 1
 """Version of the saved models that this library writes, and the newest that it reads."""
 
 _BUILDERS = {
-    "temporal": (build_encoder, build_decoder),
+    "temporal": (networks.build_encoder, networks.build_decoder),
     "classic": (build_classic_encoder, build_classic_decoder),
 }
 
@@ -70,8 +69,9 @@ class SpectroVAE(distributed.DistributedModel):
         width: Channels of the temporal decoder.
         num_kl_samples: Draws from the posterior for the KL term.
         learn_weights: Whether components are drawn as often as they are in the data; otherwise all are drawn alike.
-        latent_steps: Number of codes along a window: 1, or a divisor of the steps that `decoder_depth` leaves. With
-            several the prior is a `SequencePrior`, which knows how sounds follow one another.
+        latent_steps: Number of codes along a window: a divisor of the steps that `decoder_depth` leaves, or 1 for one
+            code that stands for the whole window. By default one for 16 frames (`default_latent_steps`). With several
+            codes the prior is a `SequencePrior`, which knows how sounds follow one another.
         warm_start: Whether the first `fit` begins with `adapt` where the model has a linear optimum. With one code
             the linear paths are then not trained further: the optimizer would only shake them.
         bank_size: Number of windows whose residuals are kept, and saved, for the texture of what is generated
@@ -92,7 +92,7 @@ class SpectroVAE(distributed.DistributedModel):
     def __init__(
         self,
         input_shape: tuple[int, ...] = (512, 512, 1),
-        latent_dim: int = 100,
+        latent_dim: int = 32,
         num_components: int = 8,
         decoder_depth: int = 2,
         architecture: str = "temporal",
@@ -103,7 +103,7 @@ class SpectroVAE(distributed.DistributedModel):
         width: int = 512,
         num_kl_samples: int = 1,
         learn_weights: bool = True,
-        latent_steps: int = 1,
+        latent_steps: int | None = None,
         warm_start: bool = True,
         bank_size: int = 128,
         seed: int | None = None,
@@ -114,11 +114,15 @@ class SpectroVAE(distributed.DistributedModel):
         if architecture not in _BUILDERS:
             raise ValueError(f"`architecture` must be one of {(*_BUILDERS,)}. Received: architecture={architecture!r}")
         self.input_shape = tuple(input_shape)
+        networks.check_window_shape(self.input_shape)
+        self.decoder_depth = check_size("decoder_depth", decoder_depth)
+        if latent_steps is None:
+            num_frames = self.input_shape[1] if architecture == "temporal" else 0
+            latent_steps = networks.default_latent_steps(num_frames, decoder_depth)
         self.latent_dim = check_size("latent_dim", latent_dim)
         self.latent_steps = check_size("latent_steps", latent_steps)
         self.num_components = check_size("num_components", num_components)
         self.component_names = component_names
-        self.decoder_depth = check_size("decoder_depth", decoder_depth)
         self.architecture = architecture
         self.posterior = posterior
         self.width = check_size("width", width)
@@ -301,33 +305,28 @@ class SpectroVAE(distributed.DistributedModel):
         """
         linear_start.adapt(self, x, **options)
 
-    def refit_prior(self, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
+    def refit_prior(self, x: Any, **options: Any) -> None:
         """Fit the prior anew to the codes of windows, by maximum likelihood: after training to where they are now.
 
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them, which is read several
                 times where there are several codes along a window.
-            max_windows: Bound on the number of windows that are used.
-            batch_size: Number of windows at once, where `x` is an array.
+            **options: Arguments of `spectrovae.model.linear_start.refit_prior`: `max_windows` and `batch_size`.
         """
-        linear_start.refit_prior(self, x, max_windows, batch_size)
+        linear_start.refit_prior(self, x, **options)
 
-    def refit_texture(self, x: Any, max_windows: int = 280, batch_size: int = 32) -> None:
+    def refit_texture(self, x: Any, **options: Any) -> None:
         """Fit the texture anew to the residuals of windows; the likelihood must have a scale for each pixel.
 
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them.
-            max_windows: Bound on the number of windows that are used.
-            batch_size: Number of windows at once, where `x` is an array.
+            **options: Arguments of `spectrovae.model.linear_start.refit_texture`: `max_windows` and `batch_size`.
         """
-        linear_start.refit_texture(self, x, max_windows, batch_size)
+        linear_start.refit_texture(self, x, **options)
 
     def finish_training(self, x: Any) -> bool:
-        """Refit the prior of several codes: while codes move it lags behind, and long pieces wander off."""
-        if self.latent_steps == 1 or hasattr(x, "__next__"):
-            return False
-        self.refit_prior(x)
-        return True
+        """Fit prior and texture to where codes and residuals are after training: while they move, both lag behind."""
+        return linear_start.finish(self, x)
 
     # What a trained model is used for
 
@@ -397,7 +396,7 @@ class SpectroVAE(distributed.DistributedModel):
             Two arrays `(num_windows, bins, frames, 1)`.
         """
         means, scales = [], []
-        for parameters in decode_in_parts(self.decoder, codes, self.input_shape[1] // self.latent_steps):
+        for parameters in networks.decode_in_parts(self.decoder, codes, self.input_shape[1] // self.latent_steps):
             means.append(self.likelihood.mean(parameters).numpy())
             is_known = with_scales and self.likelihood.per_pixel
             scales.append(self.likelihood.scale(parameters).numpy() if is_known else np.zeros_like(means[-1]))
