@@ -252,7 +252,8 @@ def diagnose(
     spectrum = means["level"] if reference is None else reference.spectrum
     squares = means["squared level"] - 2 * spectrum * means["level"] + spectrum**2  # of level - spectrum
     # Their means: the residual that texture adds would differ even if all codes were the same.
-    generated = model.decode(model.prior.sample(num_generated, seed=0), batch_size)
+    codes = iterate_batches(model.prior.sample(num_generated, seed=0), batch_size)
+    generated = np.concatenate([_mean_windows(model, batch) for batch in codes])
     is_finite = np.isfinite(generated).all()
     return Diagnosis(
         kind="given" if training is None else "training" if training is x else "held-out",
@@ -288,7 +289,7 @@ def _measure(
     codes, draws = posterior.mean(), posterior.sample(_NUM_DRAWS, seed=seed)
     cross_entropy = -tf.reduce_mean(model.prior.log_prob(draws), axis=0)
     levels = model.converter.to_decibels(windows)
-    reconstruction = model.decode(codes, len(windows))
+    reconstruction = _mean_windows(model, codes)
     measured = {
         "code": by_dimension(codes),
         "squared code": by_dimension(np.square(codes, dtype=np.float64)),
@@ -304,3 +305,8 @@ def _measure(
     if reference is not None:
         measured["squared error of PCA"] = np.square(rmse_db(windows, reference.reconstruct(windows), model.converter))
     return {name: np.asarray(values) for name, values in measured.items()}
+
+
+def _mean_windows(model: SpectroVAE, codes: tf.Tensor) -> np.ndarray:
+    """Return the means of p(x|z) in [0, 1]; NaN where training has diverged, which `decode` refuses."""
+    return np.clip(model.likelihood.mean(model.decoder(codes, training=False)).numpy(), 0, 1)
