@@ -59,7 +59,7 @@ def fit_arguments(*args: Any, **kwargs: Any) -> dict[str, Any]:
         given["validation_data"] = keras.utils.pack_x_y_sample_weight(*unpack_inputs(given["validation_data"]))
     x, given["y"], given["sample_weight"] = unpack_inputs(given["x"], given["y"], given["sample_weight"])
     is_array = hasattr(x, "shape")
-    if is_array and x.dtype not in _FLOATS:  # Keras would hand integers on as they are
+    if is_array and x.dtype not in _FLOATS and np.asarray(x).dtype.kind in "biu":  # Keras hands integers on as they are
         x = np.asarray(x, np.float32)
     return given | {"x": x, "shuffle": is_array if given["shuffle"] is None else given["shuffle"]}
 
