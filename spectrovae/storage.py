@@ -30,6 +30,9 @@ _TEMPORARY = "spectrovae-"
 
 _LOCK = ".lock"
 
+# What SIGTERM is to remove.
+_unfinished: set[Path] = set()
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -52,6 +55,7 @@ def replaced_when_complete(path: Path, is_private: bool = False) -> Iterator[Pat
         raise FileNotFoundError(f"The folder of {path} does not exist: create it first")
     begun = path.with_name(f".{_TEMPORARY}{uuid.uuid4().hex}")
     part = begun.with_name(f"{begun.name}{_PART}{path.suffix}")
+    _unfinished.add(part)
     try:
         # From its first moment under this name to its last it is locked: else it would be taken for a leftover.
         with _locked(begun, 0o600 if is_private else 0o666):
@@ -69,6 +73,7 @@ def replaced_when_complete(path: Path, is_private: bool = False) -> Iterator[Pat
         with contextlib.suppress(OSError):  # else it would hide what went wrong
             part.unlink(missing_ok=True)
             begun.unlink(missing_ok=True)
+        _unfinished.discard(part)
 
 
 def check_writable(folder: Path, is_private: bool = False) -> None:
@@ -110,12 +115,35 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def exit_on_sigterm() -> None:
-    """Have SIGTERM end the program as `sys.exit(143)` does, so that it removes its temporary folders.
+    """Have SIGTERM end this program as `sys.exit(143)` does: for the main functions of programs.
 
-    Nothing is changed where the program has a handler of its own, or outside the main thread.
+    Nothing is changed where there is another handler, or outside the main thread.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    if _can_handle_sigterm(signal.SIG_DFL, _clear_and_end):
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def clear_on_sigterm() -> None:
+    """Have SIGTERM remove temporary folders and unfinished files before it ends this program.
+
+    Nothing is changed where there is another handler, or outside the main thread.
+    """
+    if _can_handle_sigterm(signal.SIG_DFL):
+        signal.signal(signal.SIGTERM, _clear_and_end)
+
+
+def _can_handle_sigterm(*handlers: object) -> bool:
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGTERM) in handlers
+
+
+def _clear_and_end(number: int, frame: object) -> None:
+    for path in tuple(_unfinished):
+        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def check_archive(path: Path) -> None:
@@ -169,11 +197,13 @@ def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
         >>> folder.exists(), remover.close(), folder.exists()
         (True, None, False)
     """
-    exit_on_sigterm()
+    clear_on_sigterm()
     remove_leftovers(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     remover = contextlib.ExitStack()
+    remover.callback(_unfinished.discard, folder)
     remover.callback(shutil.rmtree, folder, ignore_errors=True)
+    _unfinished.add(folder)
     # Locked under another name first: unlocked under this one it would be taken for a leftover.
     lock = folder / "lock"
     remover.enter_context(_locked(lock))

@@ -33,7 +33,7 @@ from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.storage import (
     PathLike,
     check_writable,
-    exit_on_sigterm,
+    clear_on_sigterm,
     remove_leftovers,
     replaced_when_complete,
     temporary_folder,
@@ -318,7 +318,7 @@ class Recordings:
         """Decode files in parallel; return what became of each, in order."""
         progress = keras.utils.Progbar(len(paths), verbose=verbose, unit_name="file")
         is_stopped = threading.Event()
-        exit_on_sigterm()
+        clear_on_sigterm()
         # libsndfile and the Fourier transform let other threads run.
         with ThreadPoolExecutor(min(_NUM_DECODERS, len(paths)), "decoder") as executor:
             futures = [executor.submit(self._decode, path, is_stopped) for path in paths]

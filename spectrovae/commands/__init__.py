@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from spectrovae.commands import continuation, generate, judge, quickstart, similar, styles, sweep, train
+from spectrovae.storage import exit_on_sigterm
 
 _COMMANDS = {
     "quickstart": quickstart,
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no messages about missing GPUs
+    if arguments is None:
+        exit_on_sigterm()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["sweep"]:
         return sweep.run(words[1:])

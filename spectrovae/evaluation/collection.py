@@ -109,10 +109,11 @@ def consecutive_windows(
         >>> [position.start for position in dataset_report(windows).windows]
         [0.0, 0.8]
     """
-    loop_short_files = False
+    loop_short_files, normalize = False, None
     if isinstance(recordings, tf.data.Dataset):
         report, record = dataset_report(recordings), record_of(recordings)
-        loop_short_files = record is not None and record.recordings.loop_short_files
+        if record is not None:
+            loop_short_files, normalize = record.recordings.loop_short_files, record.recordings.normalize
         recordings = [recording.path for recording in report.used]
     return audio_dataset(
         recordings,
@@ -122,6 +123,7 @@ def consecutive_windows(
         shuffle=False,
         cache=cache,
         loop_short_files=loop_short_files,
+        normalize=normalize,
         verbose=verbose,
     )
 

