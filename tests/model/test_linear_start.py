@@ -78,6 +78,7 @@ def test_linear_paths_are_trained_where_there_are_several_codes(make_model, wind
         for kernel in (layer.temporal_kernel, layer.spectral_kernel)
     ]
     before = [kernel.numpy() for kernel in kernels]
+    model.compile(run_eagerly=True)
     model.fit(windows, verbose=0)
     moved = [not np.array_equal(kernel, old) for kernel, old in zip(kernels, before, strict=True)]
     assert moved == [latent_steps > 1] * 4
@@ -153,6 +154,7 @@ def test_prior_is_refitted_to_the_codes_and_training_does_not_undo_it(make_model
 
 def test_fit_adapts_once_and_a_loaded_model_never_again(make_model, windows, tmp_path):
     model = make_model()
+    model.compile(run_eagerly=True)
     assert not model.adapted
     model.fit(windows, verbose=0)
     assert model.adapted
@@ -165,12 +167,14 @@ def test_fit_adapts_once_and_a_loaded_model_never_again(make_model, windows, tmp
 
 def test_fit_can_be_told_not_to_adapt(make_model, windows):
     model = make_model(warm_start=False)
+    model.compile(run_eagerly=True)
     model.fit(windows, verbose=0)
     assert not model.adapted
 
 
 def test_validation_windows_are_not_adapted_to(make_model, windows):
     model = make_model()
+    model.compile(run_eagerly=True)
     model.fit(windows, validation_split=0.25, verbose=0)
     assert int(model.num_adapted_windows) == 36
 
@@ -212,6 +216,7 @@ def test_extreme_data_trains_without_nan(make_model, windows, kind):
         "two flat windows": np.stack([np.zeros(windows.shape[1:]), np.ones(windows.shape[1:])]).astype(np.float32),
     }[kind]
     model = make_model()
+    model.compile(run_eagerly=True)
     assert np.isfinite(model.fit(data, epochs=2, verbose=0).history["loss"]).all()
     assert np.isfinite(model.generate(3, seed=0)).all()
 

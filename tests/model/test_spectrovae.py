@@ -20,14 +20,15 @@ def test_metrics_are_the_terms_of_the_evidence_lower_bound(make_model, windows):
 
 
 def test_terms_are_those_of_the_parts(make_model, windows):
-    model = make_model(warm_start=False, num_kl_samples=2000, num_components=1)
+    model = make_model(warm_start=False, num_kl_samples=1000, num_components=1)
     batch = tf.constant(windows[:3])
     terms = model.compute_terms(batch)
     model.prior.assign_mixture(np.zeros((1, 4)), np.ones((1, 4)))
     posterior = model.posterior_of(batch)
     mean, variance = posterior.mean(), posterior.variance()
     closed_form = 0.5 * np.sum(variance + mean**2 - 1 - np.log(variance), axis=-1)
-    np.testing.assert_allclose(model.compute_terms(batch)["kl_loss"], closed_form, rtol=0.05)
+    estimate = np.mean([model.compute_terms(batch)["kl_loss"] for _ in range(8)], axis=0)
+    np.testing.assert_allclose(estimate, closed_form, rtol=0.05)
     assert terms["reconstruction_loss"].shape == (3,)
     np.testing.assert_allclose(terms["reconstruction"], model.reconstruct(batch), atol=1e-5)
 
@@ -228,16 +229,21 @@ BAD_DATA = {
 }
 
 
+@pytest.fixture(scope="module")
+def untrained(make_model) -> dict[bool, SpectroVAE]:
+    """Two models that nothing has been fitted to, one with a warm start and one without."""
+    return {warm_start: make_model(warm_start=warm_start) for warm_start in (False, True)}
+
+
 @pytest.mark.parametrize("as_dataset", [False, True])
 @pytest.mark.parametrize("kind", BAD_DATA)
 @pytest.mark.parametrize("warm_start", [False, True])
-def test_bad_data_is_told_before_the_first_step(make_model, windows, kind, as_dataset, warm_start):
+def test_bad_data_is_told_before_the_first_step(untrained, windows, kind, as_dataset, warm_start):
     make, message = BAD_DATA[kind]
+    model = untrained[warm_start]
     data = make(windows)
     if as_dataset and data.ndim == 4:
         data = tf.data.Dataset.from_tensor_slices(data).batch(64)
-    model = make_model(warm_start=warm_start)
-    model.compile()
     before = model.get_weights()
     with pytest.raises(ValueError, match=message):
         model.fit(data, verbose=0)
@@ -255,7 +261,7 @@ def test_a_late_batch_that_is_not_finite_is_told_by_adapt(make_model, windows):
 
 def test_a_batch_may_be_larger_than_the_data(make_model, windows):
     model = make_model()
-    model.compile()
+    model.compile(run_eagerly=True)
     history = model.fit(windows[:3], batch_size=64, epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     batches = tf.data.Dataset.from_tensor_slices(windows[:3]).batch(64, drop_remainder=True)
@@ -265,8 +271,8 @@ def test_a_batch_may_be_larger_than_the_data(make_model, windows):
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64"])
 def test_windows_of_any_number_type_train(make_model, windows, dtype):
-    model = make_model()
-    model.compile()
+    model = make_model(warm_start=False)
+    model.compile(run_eagerly=True)
     history = model.fit((windows[:8] > 0.5).astype(dtype), verbose=0)
     assert np.isfinite(history.history["loss"]).all()
 
