@@ -193,8 +193,8 @@ class GaussianMixturePrior(keras.layers.Layer):
             >>> prior = GaussianMixturePrior(2)
             >>> prior.build((None, 3))
             >>> prior.assign_weights(np.array([0.75, 0.25]), num_codes=8)
-            >>> prior.mixing_weights.numpy().round(3).tolist()
-            [0.7, 0.3]
+            >>> prior.mixing_weights.numpy().round(3)
+            array([0.7, 0.3], dtype=float32)
         """
         counts = 1 + num_codes * np.asarray(shares, np.float64)
         if self.learn_weights and np.isfinite(counts).all():
