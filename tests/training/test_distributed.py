@@ -21,7 +21,7 @@ from spectrovae.training.distributed import split_evenly
 
 WORKER = Path(__file__).parents[1] / "worker.py"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_distributed.py"
-TIMEOUT = 400.0
+TIMEOUT = 900.0
 """Seconds for a group of processes, several times what it takes on a quiet machine."""
 
 
