@@ -15,7 +15,7 @@ import pytest
 from faults import small_disk, unprivileged
 from hostile_audio import CONVERTER, encode, music
 
-import spectrovae.audio.recordings
+import spectrovae.audio.cache
 from spectrovae.audio.io import write_audio
 from spectrovae.audio.recordings import Recordings
 from spectrovae.audio.spectrogram import SpectrogramConverter
@@ -59,7 +59,7 @@ def test_full_disk_while_decoding(recordings, tmp_path):
     with small_disk(tmp_path) as disk:
         with pytest.raises(OSError, match=r"Free some space.*\.npy"):
             Recordings(recordings, CONVERTER, disk / "cache", verbose=0)
-        complete = [np.load(path, allow_pickle=False) for path in (disk / "cache").iterdir()]
+        complete = [np.load(path, allow_pickle=False) for path in (disk / "cache").glob("*.npy")]
         assert all(frames.shape == (5000, 64) for frames in complete)
     # With room the same cache goes on.
     again = Recordings(recordings, CONVERTER, tmp_path / "cache", verbose=0)
@@ -134,10 +134,10 @@ def test_caches_of_other_versions_and_converters_are_not_used(recordings, tmp_pa
         again = Recordings(recordings, converter, cache, verbose=0)
         fresh = Recordings(recordings, converter, "memory", verbose=0)
         np.testing.assert_array_equal(again.frames(0, 10, 50), fresh.frames(0, 10, 50))
-    assert len(visible(cache)) == 3 * (1 + len(others))
-    monkeypatch.setattr(spectrovae.audio.recordings, "_CACHE_VERSION", 1000)
+    assert len(list(cache.glob("*.npy"))) == 3 * (1 + len(others))
+    monkeypatch.setattr(spectrovae.audio.cache, "_VERSION", 1000)
     assert Recordings(recordings, CONVERTER, cache, verbose=0).report == first.report
-    assert len(visible(cache)) == 3 * (2 + len(others))
+    assert len(list(cache.glob("*.npy"))) == 3 * (2 + len(others))
 
 
 def test_damaged_caches_are_rebuilt(recordings, tmp_path):
@@ -179,7 +179,7 @@ def test_two_programs_share_a_cache(recordings, tmp_path):
         answers = [program.communicate("go\n")[0].split() for program in programs]
     assert [int(answer[0]) for answer in answers] == [expected.report.num_windows] * 3
     assert [float(answer[1]) for answer in answers] == [pytest.approx(total)] * 3
-    assert len(list((tmp_path / "cache").iterdir())) == 3
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
 
 
 def test_what_is_being_written_is_no_leftover(tmp_path):
@@ -216,6 +216,6 @@ def test_many_threads_share_a_cache(recordings, tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 6 and len(visible(tmp_path / "cache")) == 3
+    assert len(found) == 6 and len(list((tmp_path / "cache").glob("*.npy"))) == 3
     for frames in found:
         np.testing.assert_array_equal(frames, expected)
