@@ -10,7 +10,7 @@ import numpy as np
 
 from spectrovae.audio.phase import noise_spectrum
 from spectrovae.audio.spectrogram import SpectrogramConverter
-from spectrovae.checks import check_positive_int
+from spectrovae.checks import check_num_weights, check_positive_int
 
 TEXTURES = ("grains", "noise", "none")
 
@@ -101,6 +101,7 @@ class Texture(keras.layers.Layer):
         self.converter, self.bank_size = converter, bank_size
         self.grain_length = check_positive_int("grain_length", grain_length)
         bins, frames = converter.num_bins, converter.num_frames
+        check_num_weights("texture", bank_size * (bins // 2) * frames)
         self.slot_length = max(1, min(grain_length, frames) // _SLOTS_PER_GRAIN)
         if grain_length % _SLOTS_PER_GRAIN or frames < _SLOTS_PER_GRAIN:
             raise ValueError(

@@ -62,6 +62,7 @@ def change(saved, tmp_path):
         ({"decoder_depth": 10**9}, "`decoder_depth` must be at most"),
         ({"num_kl_samples": 10**9}, "`num_kl_samples` must be at most"),
         ({"input_shape": [2**30, 2**30, 1]}, "A window has at most"),
+        ({"bank_size": 10**9}, "texture would have .* weights"),
         ({"latent_dim": "2"}, "`latent_dim` must be an integer"),
         ({"width": -1}, "`width` must be an integer"),
         ({"num_components": 1.5}, "`num_components` must be an integer"),
