@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no messages about missing 
 from spectrovae import SpectrogramConverter, SpectroVAE, compose_collection, fit_resumably, write_results
 from spectrovae.tuning import Sweep, SweepSettings, write_report
 
-CHOICES = {"latent_dim": [25, 50, 100, 200], "num_components": [1, 4, 16], "decoder_depth": [2, 3, 4], "width": [512]}
+CHOICES = {"latent_dim": [8, 16, 32, 64], "num_components": [1, 4, 16], "decoder_depth": [2, 3, 4], "width": [512]}
 CONVERTER = {"sample_rate": 22050, "n_fft": 1024, "hop_length": 256, "num_frames": 512}
 
 

@@ -1,6 +1,6 @@
-"""Continue a recording with a trained model that has several codes along a window.
+"""Continue a recording with a trained model.
 
-    spectrovae train my_recordings/ --latent-dim 32 --latent-steps 32
+    spectrovae train my_recordings/
     spectrovae continue trained/model.keras tune.wav --at 60 --duration 30
 
 The result is the recording, at the model's sample rate, followed by the model's continuation; the one fades into the
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     if model.latent_steps == 1:
         raise ValueError(
             f"{options.model} has one code for a window and does not know what follows what. Train a model with "
-            "several: spectrovae train FOLDER --latent-dim 32 --latent-steps 32"
+            "several, without --latent-steps 1"
         )
     rate, converter = model.converter.sample_rate, model.converter
     recording = read_audio(options.recording, rate)

@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
     diagnosis = write_results(
         model, train, validation, history, options.output, options.num_samples, options.seed, options.cache
     )
-    print(f"\n{options.output} holds model.keras, log.csv, sounds and pictures after {len(history['loss'])} epochs.")
+    print(f"\n{options.output} holds model.keras, log.csv, sounds and pictures. Epochs so far: {len(history['loss'])}.")
     print(diagnosis)
 
 
