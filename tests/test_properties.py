@@ -15,6 +15,7 @@ from spectrovae.model.sequence_prior import SequencePrior
 FEW = settings(
     max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
+FEWER = settings(FEW, max_examples=8)  # where each example takes long
 SEEDS = st.integers(0, 2**31 - 1)
 
 
@@ -100,7 +101,7 @@ def test_mixtures_integrate_to_one(latent_dim, data):
     assert np.exp(prior.log_prob(points)).sum() * volume == pytest.approx(1, abs=1e-3)
 
 
-@FEW
+@FEWER
 @given(priors(3), SEEDS, st.integers(1, 50))
 def test_samples_of_mixtures(prior, seed, num_samples):
     samples = prior.sample(num_samples, seed=seed)
@@ -129,14 +130,14 @@ def sequence_priors(draw, num_steps: int, latent_dim: int) -> SequencePrior:
     return prior
 
 
-@FEW
+@FEWER
 @given(sequence_priors(2, 1))
 def test_mixtures_of_sequences_integrate_to_one(prior):
     points, volume = grid(2, 25, 401)
     assert np.exp(prior.log_prob(points[..., None])).sum() * volume == pytest.approx(1, abs=1e-3)
 
 
-@FEW
+@FEWER
 @given(sequence_priors(5, 3), SEEDS, st.integers(1, 20), st.integers(1, 12))
 def test_samples_of_sequences(prior, seed, num_samples, num_steps):
     samples = prior.sample(num_samples, seed=seed, num_steps=num_steps)
@@ -160,7 +161,7 @@ def test_cut_windows_are_whole(num_parts, frames_per_part, seed):
 
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 @given(latent_dim=st.integers(1, 5), seed=SEEDS, spread=st.sampled_from([0.1, 1, 30]))
-@FEW
+@FEWER
 def test_any_numbers_make_a_posterior(posterior, latent_dim, seed, spread):
     num_parameters = num_posterior_parameters(posterior, latent_dim)
     parameters = spread * np.random.default_rng(seed).standard_normal((7, num_parameters)).astype(np.float32)
@@ -176,7 +177,7 @@ def test_any_numbers_make_a_posterior(posterior, latent_dim, seed, spread):
 @pytest.mark.parametrize("latent_dim", [1, 2])
 @pytest.mark.parametrize("posterior", ["diagonal", "full"])
 @given(seed=SEEDS)
-@FEW
+@FEWER
 def test_posteriors_integrate_to_one(posterior, latent_dim, seed):
     parameters = np.random.default_rng(seed).uniform(-1, 1, num_posterior_parameters(posterior, latent_dim))
     distribution = posterior_distribution(tf.constant(parameters, tf.float32), posterior, latent_dim)
