@@ -446,6 +446,7 @@ Recordings(sys.argv[1], SpectrogramConverter(), sys.argv[2], verbose=0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["disk", "kept"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, -signal.SIGINT)])
 def test_interrupted_decoding_leaves_nothing_behind(folder, tmp_path, cache, number, status):
