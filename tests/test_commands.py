@@ -57,7 +57,7 @@ def assert_is_complete(folder: Path, num_samples: int, window_length: int, sampl
     assert {path.stem for path in folder.glob("*.wav")} == set(names)
     for name in names:
         assert_is_sound(folder / f"{name}.wav", window_length, sample_rate)
-    pictures = {*names, "generated", "loss_curves"} - {"original"}
+    pictures = {*names, "generated", "comparison", "loss_curves"} - {"original"}
     assert {path.stem for path in folder.glob("*.png")} == pictures
     for name in pictures:
         assert_is_picture(folder / f"{name}.png")

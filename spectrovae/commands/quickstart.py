@@ -59,6 +59,7 @@ index.html                                a page to listen on, with all of the f
 generated_1.wav to generated_5.wav        generated sounds, and a picture of each
 original.wav, reconstruction.wav          a recording that the model was not trained on, and its reconstruction
 reconstruction.png, loss_curves.png       pictures of both, and of the training
+comparison.png                            generated sounds beside recordings
 model.keras                               for `spectrovae generate` and `keras.saving.load_model`
 summary.txt                               the figures below, and what became of each recording
 
