@@ -25,7 +25,7 @@ _BYTES_PER_SECOND = 16
 _SHORT_SECONDS = 600
 
 # What decoders cut off or add at the ends, in seconds.
-_TOLERANCE = 0.1
+_TOLERANCE = 0.05
 
 
 class AudioReader:
@@ -128,7 +128,7 @@ class AudioReader:
                     num_decoded += len(block)
                     yield rate, block
         except _UndecodableError as error:
-            yield from self._decode_rest(num_decoded, num_decoded / rate, str(error))
+            yield from self._decode_rest(num_decoded, num_decoded / rate, error)
 
     def _decode_segment(self, pieces: list[Piece]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode a segment of the file, or without pieces all of it, by libsndfile."""
@@ -151,16 +151,16 @@ class AudioReader:
             except soundfile.LibsndfileError as error:
                 raise _UndecodableError(error.error_string or "the content is damaged") from error
             if not pieces and _TOLERANCE * rate < claimed - num_read < claimed < 1 << 48:
-                self.notes.append(
-                    f"the header claims {claimed / rate:.1f} s, only {num_read / rate:.1f} s could be decoded"
-                )
+                raise _UndecodableError("it ends early", claimed / rate)
 
-    def _decode_rest(self, num_decoded: int, seconds: float, reason: str) -> Iterator[tuple[int, np.ndarray]]:
+    def _decode_rest(
+        self, num_decoded: int, seconds: float, cause: _UndecodableError
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Decode with ffmpeg what comes after so many samples, which last so many seconds."""
         messages: list[str] = []
         num_read = 0
         try:
-            for rate, block in decode_with_ffmpeg(self.path, self.block_length, reason, messages):
+            for rate, block in decode_with_ffmpeg(self.path, self.block_length, str(cause), messages):
                 rest = block[max(0, num_decoded - num_read) :]
                 num_read += len(block)
                 if len(rest):
@@ -169,13 +169,19 @@ class AudioReader:
         except ValueError:
             if not num_decoded:
                 raise
-        if num_decoded:
-            messages = [f"damaged: {seconds:.1f} s could be decoded ({reason})"]
+        if num_decoded and cause.claimed is None:
+            messages = [f"damaged: {seconds:.1f} s could be decoded ({cause})"]
+        elif cause.claimed is not None and seconds < cause.claimed - _TOLERANCE:
+            messages = [f"the header claims {cause.claimed:.1f} s, only {seconds:.1f} s could be decoded"]
         self.notes += messages
 
 
 class _UndecodableError(Exception):
     """libsndfile cannot decode a file, or not beyond a place; the message is the reason."""
+
+    def __init__(self, reason: str, claimed: float | None = None) -> None:
+        super().__init__(reason)
+        self.claimed = claimed  # seconds that the header claims
 
 
 class _SequentialFile(soundfile.SoundFile):
