@@ -1,12 +1,8 @@
 """A generative model of your own recordings: a Keras variational autoencoder over music spectrograms."""
 
 import importlib
-import importlib.util
 import os
 import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,10 +95,7 @@ def __getattr__(name: str) -> Any:
             "spectrovae needs Keras with the TensorFlow backend. Unset the environment variable KERAS_BACKEND before "
             f"Keras is imported. Received: KERAS_BACKEND={_backend()}"
         )
-    value = getattr(importlib.import_module(f"spectrovae.{_MODULE_OF[name]}"), name)
-    if "keras" in sys.modules:
-        _register_classes()
-    return value
+    return getattr(importlib.import_module(f"spectrovae.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
@@ -113,35 +106,6 @@ def _backend() -> str:
     return os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
-class _AfterKeras(MetaPathFinder):
-    """Import the model after Keras, so that Keras finds the classes of saved models, whichever was imported first."""
-
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "keras":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
-
-            def run_both(module: ModuleType) -> None:
-                run(module)
-                _register_classes()
-
-            spec.loader.exec_module = run_both  # type: ignore[method-assign]
-        return spec
-
-
-def _register_classes() -> None:
-    """Import the model, which registers its classes with Keras, unless one of its modules is just being imported."""
-    if _backend() != "tensorflow":
-        return
-    own = [module for name, module in sys.modules.items() if name.startswith("spectrovae.")]
-    if not any(getattr(module.__spec__, "_initializing", False) for module in own):
-        importlib.import_module("spectrovae.model.spectrovae")
-
-
-if "keras" in sys.modules:
-    _register_classes()
-else:
-    sys.meta_path.insert(0, _AfterKeras())
+if "keras" in sys.modules and _backend() == "tensorflow":
+    # Registers the classes, so that Keras finds them in saved models.
+    importlib.import_module("spectrovae.model.spectrovae")
