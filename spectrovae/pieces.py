@@ -68,6 +68,8 @@ def generate_audio(
         0.1
     """
     check_factor("temperature", temperature)
+    check_texture(texture)
+    check_seed("seed", seed)
     if waypoint_interval is None:
         waypoint_interval = _WINDOWS_PER_WAYPOINT * model.converter.window_duration
     frame_duration = model.converter.hop_length / model.converter.sample_rate
