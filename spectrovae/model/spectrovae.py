@@ -33,7 +33,6 @@ _BUILDERS = {
     "temporal": (networks.build_encoder, networks.build_decoder),
     "classic": (build_classic_encoder, build_classic_decoder),
 }
-
 _NESTED = ("likelihood", "converter")  # arguments that are objects
 
 
@@ -212,7 +211,7 @@ class SpectroVAE(distributed.DistributedModel):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Take one gradient step on a batch `x`, `(x, y)` or `(x, y, sample_weight)`; targets are not used."""
-        windows, sample_weight, num_windows = distributed.pad_empty_batch(*_without_targets(data))
+        windows, sample_weight, num_windows = distributed.pad_empty_batch(*keras.utils.unpack_x_y_sample_weight(data)[::2])
         with tf.GradientTape() as tape:
             terms = self.compute_terms(windows, training=True)
             losses = terms["reconstruction_loss"] + self.kl_weight * terms["kl_loss"]
@@ -226,7 +225,7 @@ class SpectroVAE(distributed.DistributedModel):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Measure a batch as `train_step` does, with a KL weight of 1."""
-        windows, sample_weight, num_windows = distributed.pad_empty_batch(*_without_targets(data))
+        windows, sample_weight, num_windows = distributed.pad_empty_batch(*keras.utils.unpack_x_y_sample_weight(data)[::2])
         terms = self.compute_terms(windows, training=False)
         losses = terms["reconstruction_loss"] + terms["kl_loss"]
         return self._update_metrics(windows, terms, losses, sample_weight, num_windows)
@@ -499,8 +498,3 @@ class SpectroVAE(distributed.DistributedModel):
         """Build a model from what `get_config` returned; of a newer version a ValueError says so."""
         config = check_config(config, FORMAT_VERSION, converter=SpectrogramConverter, likelihood=Likelihood)
         return cls(**config | {name: keras.saving.deserialize_keras_object(config[name]) for name in _NESTED})
-
-
-def _without_targets(data: Any) -> tuple[tf.Tensor, tf.Tensor | None]:
-    windows, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    return windows, sample_weight
