@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.utils import unpack_x_y_sample_weight
 from tensorflow_probability import distributions as tfd
 
 from spectrovae.audio.spectrogram import SpectrogramConverter, fitting_converter
@@ -211,7 +212,7 @@ class SpectroVAE(distributed.DistributedModel):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Take one gradient step on a batch `x`, `(x, y)` or `(x, y, sample_weight)`; targets are not used."""
-        windows, sample_weight, num_windows = distributed.pad_empty_batch(*keras.utils.unpack_x_y_sample_weight(data)[::2])
+        windows, sample_weight, num_windows = distributed.pad_empty_batch(*unpack_x_y_sample_weight(data)[::2])
         with tf.GradientTape() as tape:
             terms = self.compute_terms(windows, training=True)
             losses = terms["reconstruction_loss"] + self.kl_weight * terms["kl_loss"]
@@ -225,7 +226,7 @@ class SpectroVAE(distributed.DistributedModel):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Measure a batch as `train_step` does, with a KL weight of 1."""
-        windows, sample_weight, num_windows = distributed.pad_empty_batch(*keras.utils.unpack_x_y_sample_weight(data)[::2])
+        windows, sample_weight, num_windows = distributed.pad_empty_batch(*unpack_x_y_sample_weight(data)[::2])
         terms = self.compute_terms(windows, training=False)
         losses = terms["reconstruction_loss"] + terms["kl_loss"]
         return self._update_metrics(windows, terms, losses, sample_weight, num_windows)
@@ -480,10 +481,9 @@ class SpectroVAE(distributed.DistributedModel):
     def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
         """Export, as `keras.Model.export` does; a SavedModel also gets endpoints (see `export_saved_model`)."""
         if format == "tf_saved_model":
-            export_saved_model(self, filepath)
-        else:
-            signature = [keras.InputSpec(shape=(None, *self.input_shape), dtype="float32")]
-            super().export(filepath, format, **{"input_signature": signature} | kwargs)
+            return export_saved_model(self, filepath)
+        signature = [keras.InputSpec(shape=(None, *self.input_shape), dtype="float32")]
+        return super().export(filepath, format, **{"input_signature": signature} | kwargs)
 
     def get_config(self) -> dict:
         """Return the arguments of the model."""
