@@ -74,8 +74,8 @@ def fit_resumably(
     further. With `use_ema=True` in the optimizer, the average of the weights is what is validated and kept in
     `model.keras`. Of several workers only the chief reads and writes the folder.
 
-    At the end the model's `finish_training` gets the training data: a `SpectroVAE` with several codes along a window
-    fits its prior once more, to the codes of the best epoch, unless `training` is an iterator, which is used up.
+    At the end the model's `finish_training` gets the training data: a `SpectroVAE` fits its prior and texture once
+    more, as they are in the best epoch, unless `training` is an iterator, which is used up.
 
     A loss or a weight that is NaN or infinite stops the training at once: a logged error says what to try, and the
     folder and the model keep the epochs before.
@@ -175,8 +175,11 @@ def _fit_in(
                 raise FloatingPointError(f"{error} {_ADVICE}") from None
             logger.error("%s %s keeps the %d epochs before. %s", error, folder, len(rows), _ADVICE)
     _load_weights(model, folder / MODEL_FILE)
-    if model.finish_training(training_part(training, kwargs.get("validation_split", 0))):
-        save_checkpoint(model, folder / MODEL_FILE, read_rows(folder / MODEL_FILE))
+    best = _read_training(folder / MODEL_FILE)
+    if not best.get("is_finished") and model.finish_training(
+        training_part(training, kwargs.get("validation_split", 0))
+    ):
+        save_checkpoint(model, folder / MODEL_FILE, best["epochs"], is_finished=True)
     return _columns(rows)
 
 
@@ -234,7 +237,7 @@ class _NotFiniteError(Exception):
     """The message says what became NaN or infinite, and when."""
 
 
-def save_checkpoint(model: keras.Model, path: Path, rows: Rows) -> None:
+def save_checkpoint(model: keras.Model, path: Path, rows: Rows, is_finished: bool = False) -> None:
     """Write a compiled model and its history; the old file stays until the new one is complete.
 
     The file is one that `keras.saving.load_model` loads as well.
@@ -245,7 +248,8 @@ def save_checkpoint(model: keras.Model, path: Path, rows: Rows) -> None:
         model.save(part)
         with zipfile.ZipFile(part, "a") as archive:
             seed_states = [state.numpy().tolist() for state in _seed_states(model)]
-            archive.writestr(_TRAINING_FILE, json.dumps({"epochs": rows, "seed_states": seed_states}))
+            training = {"epochs": rows, "seed_states": seed_states, "is_finished": is_finished}
+            archive.writestr(_TRAINING_FILE, json.dumps(training))
 
 
 def read_rows(path: Path) -> Rows:
@@ -258,7 +262,7 @@ def read_rows(path: Path) -> Rows:
         >>> read_rows(Path("no/such/file.keras"))
         []
     """
-    return json.loads(_read_member(path, _TRAINING_FILE))["epochs"] if path.exists() else []
+    return _read_training(path)["epochs"] if path.exists() else []
 
 
 def restore_checkpoint(model: keras.Model, checkpoint: Path) -> None:
@@ -273,7 +277,7 @@ def restore_checkpoint(model: keras.Model, checkpoint: Path) -> None:
             f"another folder. Received: {details}"
         )
     _load_weights(model, checkpoint)
-    saved_states = json.loads(_read_member(checkpoint, _TRAINING_FILE))["seed_states"]
+    saved_states = _read_training(checkpoint)["seed_states"]
     for state, value in zip(_seed_states(model), saved_states, strict=True):
         state.assign(value)
 
@@ -301,6 +305,10 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _seed_states(model: keras.Model) -> list[keras.Variable]:
     """Return the states of all seed generators, those of dropout and the like included."""
     return [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
+
+
+def _read_training(path: Path) -> dict[str, Any]:
+    return json.loads(_read_member(path, _TRAINING_FILE))
 
 
 def _read_member(path: Path, name: str) -> str:

@@ -214,7 +214,7 @@ class Poison(keras.callbacks.Callback):
             self.poison()
 
     def poison(self):
-        weight = self.model.trainable_variables[-1]
+        weight = self.model.trainable_variables[0]  # mixing weights, the last, are set anew after each epoch
         weight.assign(np.full(weight.shape, np.nan))
 
 
