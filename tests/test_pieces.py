@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-import spectrovae.model.sequence_prior
+import spectrovae.model.transitions
 import spectrovae.pieces
 from spectrovae import SpectrogramConverter, continue_audio, generate_audio, interpolate, morph
 from spectrovae.model.walks import window_starts
@@ -243,10 +243,10 @@ def test_a_continuation_begins_where_the_recording_ends(sequence_model, shifted_
     np.testing.assert_allclose(inverted[0][:, :8], reconstruction[:, :8], atol=1e-4)
     assert inverted[0].shape == (32, 32 + 50, 1)
     # The codes of the past decide what follows: held, where the chain holds and is not pulled to their mean.
-    monkeypatch.setattr(spectrovae.model.sequence_prior, "_PULL", 0.0)
+    monkeypatch.setattr(spectrovae.model.transitions, "_PULL", 0.0)
     transitions = sequence_model.prior.transitions
     transitions.coefficients.assign(np.eye(transitions.coefficients.shape[0])[:, :3])
-    for weight in (transitions.means, sequence_model.prior.offsets):
+    for weight in (transitions.means, sequence_model.prior.offsets, sequence_model.prior.pulls):
         weight.assign(np.zeros(weight.shape))
     for name, value in (("lowest", -99.0), ("highest", 99.0)):
         getattr(transitions, name).assign(np.full(3, value))
