@@ -71,7 +71,8 @@ def shifted_windows(windows) -> np.ndarray:
 def sequence_model(make_model, shifted_windows) -> SpectroVAE:
     """A small trained model with four codes of three numbers along a window, for tests that only read it."""
     model = make_model(latent_dim=3, latent_steps=4)
-    model.fit(shifted_windows, epochs=2, verbose=0)
+    model.compile(run_eagerly=True)  # for so few steps compiling takes longer
+    model.fit(shifted_windows, batch_size=80, epochs=2, verbose=0)
     return model
 
 

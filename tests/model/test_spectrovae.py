@@ -35,6 +35,7 @@ def test_terms_are_those_of_the_parts(make_model, windows):
 
 def test_validation_error_is_that_of_the_posterior_mean_in_decibels(make_model, windows):
     model = make_model()
+    model.compile(run_eagerly=True)
     model.adapt(windows, verbose=0)
     measured = model.evaluate(windows, verbose=0, return_dict=True)["rmse_db"]
     expected = 80 * np.sqrt(np.square(model.reconstruct(windows) - windows).mean())
@@ -44,6 +45,7 @@ def test_validation_error_is_that_of_the_posterior_mean_in_decibels(make_model, 
 def test_error_of_linear_windows_is_measured_in_decibels_too(make_model, windows):
     converter = SpectrogramConverter(n_fft=64, hop_length=16, num_frames=32, scale="linear")
     model = make_model(converter=converter)
+    model.compile(run_eagerly=True)
     measured = model.evaluate(windows, verbose=0, return_dict=True)["rmse_db"]
     levels = [converter.to_decibels(array) for array in (windows, model.reconstruct(windows))]
     assert measured == pytest.approx(np.sqrt(np.square(levels[0] - levels[1]).mean()), rel=1e-3)
@@ -73,6 +75,8 @@ def test_deep_paths_learn_what_the_linear_start_leaves(make_model, windows):
 
 def test_fit_takes_arrays_and_datasets_with_or_without_targets(make_model, windows):
     model = make_model()
+    model.compile(run_eagerly=True)
+    windows = windows[:16]
     dataset = tf.data.Dataset.from_tensor_slices(windows).batch(16)
     for arguments in ([windows], [windows, windows], [dataset], [tf.data.Dataset.zip(dataset, dataset)]):
         assert np.isfinite(model.fit(*arguments, verbose=0).history["loss"]).all()
@@ -80,6 +84,7 @@ def test_fit_takes_arrays_and_datasets_with_or_without_targets(make_model, windo
 
 def test_sample_weights_weigh_the_windows(make_model, windows):
     model = make_model()
+    model.compile(run_eagerly=True)
     odd = np.arange(len(windows)) % 2
     weighted = model.evaluate(windows, windows, sample_weight=odd, verbose=0, return_dict=True)["rmse_db"]
     assert weighted == pytest.approx(model.evaluate(windows[1::2], verbose=0, return_dict=True)["rmse_db"], rel=1e-4)
@@ -100,7 +105,7 @@ def test_validation_shows_the_average_that_training_ends_with(make_model, window
 
 def test_metrics_of_the_user_compare_window_and_reconstruction(make_model, windows):
     model = make_model()
-    model.compile(metrics=[keras.metrics.MeanAbsoluteError()])
+    model.compile(metrics=[keras.metrics.MeanAbsoluteError()], run_eagerly=True)
     measured = model.evaluate(windows, verbose=0, return_dict=True)["mean_absolute_error"]
     assert measured == pytest.approx(np.abs(model.reconstruct(windows) - windows).mean(), rel=1e-4)
 
