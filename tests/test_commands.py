@@ -356,7 +356,7 @@ def test_quickstart_as_a_process(tmp_path):
     folder = tmp_path / "outputs"
     summary = assert_is_complete(folder, 5, 512 * 256, 22050)
     assert len(list((folder / "music").glob("*.wav"))) == 4 and "4 of 4 files used" in summary
-    figures = summary[: summary.index("The reconstruction shown")]
+    figures = summary[: summary.index("How near generated windows are")]
     for part in (
         "Reconstruction: ",
         "; PCA with as many numbers",

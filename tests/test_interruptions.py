@@ -52,6 +52,7 @@ def test_interrupted_training_ends_and_leaves_only_its_epochs(
         str(tmp_path / "music"),
         "--output",
         str(tmp_path / "output"),
+        *OPTIONS,
     ]
     environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
     with (tmp_path / "log").open("w") as log:

@@ -123,12 +123,10 @@ class SpectroVAE(distributed.DistributedModel):
         self.latent_steps = check_size("latent_steps", latent_steps)
         self.num_components = check_size("num_components", num_components)
         self.component_names = component_names
-        self.architecture = architecture
-        self.posterior = posterior
+        self.architecture, self.posterior = architecture, posterior
         self.width = check_size("width", width)
         self.num_kl_samples = check_size("num_kl_samples", num_kl_samples)
-        self.learn_weights = learn_weights
-        self.warm_start = warm_start
+        self.learn_weights, self.warm_start, self.bank_size = learn_weights, warm_start, bank_size
         self.seed = check_seed("seed", seed, num_bits=32)
 
         # Python's generator, since keras.utils.set_random_seed seeds it.
@@ -137,10 +135,8 @@ class SpectroVAE(distributed.DistributedModel):
         encoder, decoder = _BUILDERS[architecture]
         self.likelihood = get_likelihood(likelihood)
         self.encoder = encoder(self.input_shape, latent_dim, posterior, seed=network_seed, **grid)
-        num_channels = self.likelihood.num_channels
-        self.decoder = decoder(
-            self.input_shape, latent_dim, num_channels, width=width, seed=network_seed + 1000, **grid
-        )
+        grid |= {"width": width, "seed": network_seed + 1000}
+        self.decoder = decoder(self.input_shape, latent_dim, self.likelihood.num_channels, **grid)
         if self.can_adapt and warm_start and latent_steps == 1:
             self.encoder.get_layer("linear_mean").trainable = False
             self.decoder.get_layer("linear_window").trainable = False
@@ -148,14 +144,13 @@ class SpectroVAE(distributed.DistributedModel):
         prior = GaussianMixturePrior if latent_steps == 1 else SequencePrior
         self.prior = prior(num_components, learn_weights, seed=seed, name="prior")
         self.prior.build((None, *self.code_shape))
-        self.bank_size = bank_size
         self.texture = Texture(self.converter, bank_size if self.likelihood.per_pixel else 0, name="texture")
         self.seed_generator = keras.random.SeedGenerator(seed)
         distributed.draw_by_replica([self, *self.encoder.layers, *self.decoder.layers])
-        self.kl_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="kl_weight")
-        self.num_adapted_windows = self.add_weight(
-            shape=(), initializer="zeros", trainable=False, dtype="int32", name="num_adapted_windows"
-        )
+        kinds: dict[str, Any] = {"shape": (), "trainable": False}
+        self.kl_weight = self.add_weight(initializer="ones", name="kl_weight", **kinds)
+        kinds |= {"dtype": "int32", "name": "num_adapted_windows"}
+        self.num_adapted_windows = self.add_weight(initializer="zeros", **kinds)
         self.trackers = bound_trackers(num_components)
         # Every weight exists by now: without this Keras would save and reload the model as an unbuilt one.
         self.built = True

@@ -29,6 +29,8 @@ _FADE = 4  # frames
 _GATE_PERCENTILE, _GATE_FACTOR = 90.0, 1.5
 _MIN_SPREAD = 1e-3  # dB
 _GAIN_STEP = 4  # frames, from one that is measured to the next
+_AUDIBLE_DB = -60.0
+_STRENGTHS = np.linspace(0.2, 1.0, 9)
 _SPREADS = np.arange(0.0, 13.0)  # dB: where gains are measured
 
 # The levels of the best 16-level quantiser of a Gaussian (Max, "Quantizing for minimum distortion", 1960).
@@ -103,11 +105,11 @@ class Texture(keras.layers.Layer):
         bins, frames = converter.num_bins, converter.num_frames
         check_num_weights("texture", bank_size * (bins // 2) * frames)
         self.slot_length = max(1, min(grain_length, frames) // _SLOTS_PER_GRAIN)
-        if grain_length % _SLOTS_PER_GRAIN or frames < _SLOTS_PER_GRAIN:
+        if grain_length % _SLOTS_PER_GRAIN:
             raise ValueError(
-                f"`grain_length` must be a multiple of {_SLOTS_PER_GRAIN}, and windows must have as many frames. "
-                f"Received: grain_length={grain_length!r}, windows of {frames} frames"
+                f"`grain_length` must be a multiple of {_SLOTS_PER_GRAIN}. Received: grain_length={grain_length!r}"
             )
+        bank_size = bank_size if frames >= _SLOTS_PER_GRAIN else 0  # windows as short as that have no grains
         num_axes, num_slots = min(_NUM_AXES, bins), frames // self.slot_length
         options: dict[str, Any] = {"initializer": "zeros", "trainable": False}
         # Bytes as numbers of 16 bits, since TensorFlow does not share bytes between workers.
@@ -116,6 +118,7 @@ class Texture(keras.layers.Layer):
         self.axes = self.add_weight(shape=(bins, num_axes), name="axes", **options)
         self.num_filled = self.add_weight(shape=(), dtype="int32", name="num_filled", **options)
         self.gate = self.add_weight(shape=(), name="gate", **options)
+        self.strength = self.add_weight(shape=(), initializer="ones", trainable=False, name="strength")
         self.ceiling = self.add_weight(shape=(bins,), name="ceiling", **options)
         self.music_gains = self.add_weight(shape=_SPREADS.shape, name="music_gains", **options)
         self.grain_gains = self.add_weight(shape=_SPREADS.shape, name="grain_gains", **options)
@@ -144,12 +147,13 @@ class Texture(keras.layers.Layer):
         self.ceiling.assign(ceiling)
         self.music_gains.assign(_gains(checked, [each.music for each in checked]))
         self.grain_gains.assign(self.music_gains)
+        self.strength.assign(1.0)
         if not codes:
             self.num_filled.assign(0)
             return
         self.axes.assign(_principal_axes(np.concatenate(spectra), self.axes.shape[1]))
         keys = self._keys_of(np.stack(spectra))
-        chosen = _farthest_points(keys.mean(axis=1), self.bank_size)
+        chosen = _farthest_points(keys.mean(axis=1), self.bank.shape[0])
         for weight, values in ((self.bank, np.stack(codes)), (self.keys, keys)):
             filled = np.zeros(weight.shape, values.dtype)
             filled[: len(chosen)] = values[chosen]
@@ -157,7 +161,10 @@ class Texture(keras.layers.Layer):
         self.num_filled.assign(len(chosen))
         grains = [grain for each in checked for grain in self._choose(each.mean, rng)]
         self.gate.assign(_GATE_FACTOR * np.percentile([grain.distance for grain in grains], _GATE_PERCENTILE))
-        rendered = [each.mean + each.spread * self._residual(each.mean, rng)[0] for each in checked]
+        added = [each.spread * self._residual(each.mean, rng)[0] for each in checked]
+        strength = _fitting_strength(checked, added)
+        self.strength.assign(strength)
+        rendered = [each.mean + strength * residual for each, residual in zip(checked, added, strict=True)]
         self.grain_gains.assign(_gains(checked, rendered))
 
     def split(
@@ -218,13 +225,14 @@ class Texture(keras.layers.Layer):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the magnitudes of tone and noise of some frames, of which grains are a share."""
         music, grains = (np.interp(spread, _SPREADS, gains) for gains in (self.music_gains, self.grain_gains))
-        level = (mean + spread * residual + music - share * grains).astype(np.float32)
+        added = float(self.strength.numpy()) * spread
+        level = (mean + added * residual + music - share * grains).astype(np.float32)
         if self.num_windows:
             level = np.minimum(level, np.asarray(self.ceiling)[:, None])
         magnitudes = self._magnitudes(level)
         if share.min() == 1:
             return magnitudes, np.zeros_like(magnitudes)
-        ratio = _tone_to_noise(np.sqrt((1 - share) * np.float32(NOISE_SHARE)) * spread)
+        ratio = _tone_to_noise(np.sqrt((1 - share) * np.float32(NOISE_SHARE)) * added)
         return magnitudes * np.sqrt(ratio / (1 + ratio)), magnitudes / np.sqrt(1 + ratio)
 
     def save_own_variables(self, store: Any) -> None:
@@ -267,7 +275,7 @@ class Texture(keras.layers.Layer):
         checked: list[_Decibels] = []
         ceiling = np.full(self.converter.num_bins, -np.inf)
         windows = itertools.chain.from_iterable(zip(*batch, strict=True) for batch in batches)
-        num_seen, size = 0, _CANDIDATES_PER_PLACE * self.bank_size
+        num_seen, size = 0, _CANDIDATES_PER_PLACE * self.bank.shape[0]
         for index, (mean, scale, window) in enumerate(windows):
             level, spread = self._decibels(mean, scale)
             music = self.converter.to_decibels(window)
@@ -389,6 +397,26 @@ def _gains(checked: list[_Decibels], heard: list[np.ndarray]) -> np.ndarray:
         for row, values in zip(sums, (levels, mean), strict=True):
             row += np.bincount(places, 10 ** (values.ravel() / 10) / total, len(_SPREADS))
     return 10 * np.log10(sums[0] / sums[1])
+
+
+def _flux(levels: list[np.ndarray]) -> float:
+    """Return the mean change from frame to frame, in dB, where both frames are audible."""
+    changes = []
+    for each in levels:
+        is_audible = (each[:, 1:] > _AUDIBLE_DB) & (each[:, :-1] > _AUDIBLE_DB)
+        changes.append(np.abs(np.diff(each))[is_audible])
+    return float(np.concatenate(changes).mean()) if any(map(len, changes)) else 0.0
+
+
+def _fitting_strength(checked: list[_Decibels], added: list[np.ndarray]) -> float:
+    """Return the share of the residual, up to 1, with which levels change from frame to frame as the music's do.
+
+    The grains of a small or plain collection often are those of other sounds, which are too restless for it.
+    """
+    wanted = _flux([each.music for each in checked])
+    reached = [_flux([each.mean + s * add for each, add in zip(checked, added, strict=True)]) for s in _STRENGTHS]
+    # Rising from some strength on; below the flux of the means alone there is nothing to reach.
+    return float(np.interp(wanted, np.maximum.accumulate(reached), _STRENGTHS))
 
 
 def _pack(residual: np.ndarray) -> np.ndarray:

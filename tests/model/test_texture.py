@@ -6,7 +6,7 @@ import pytest
 
 from spectrovae import SpectrogramConverter, SpectroVAE
 from spectrovae.audio.phase import noise_spectrum
-from spectrovae.model.texture import Texture, _rician_spreads, _tone_to_noise
+from spectrovae.model.texture import Texture, _Decibels, _fitting_strength, _rician_spreads, _tone_to_noise
 
 BINS, FRAMES = 64, 64
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=2 * BINS, hop_length=32, num_frames=FRAMES, num_iterations=8)
@@ -102,6 +102,14 @@ def test_power_is_that_of_the_music(texture):
             power = sum(np.square(part).sum() for part in parts)
             ratios.append(power / np.square(CONVERTER.to_magnitudes(window)).sum())
         assert 10 * np.log10(np.mean(ratios)) == pytest.approx(0, abs=1), kind
+
+
+def test_strength_is_that_with_which_levels_change_as_the_music_does():
+    rng = np.random.default_rng(0)
+    mean, added = np.full((8, 400), -30.0), 5 * rng.standard_normal((8, 400))
+    for share in (0.4, 0.8, 1.5):
+        checked = [_Decibels(mean, np.ones_like(mean), mean + share * 5 * rng.standard_normal(mean.shape))]
+        assert _fitting_strength(checked, [added]) == pytest.approx(min(share, 1), abs=0.05)
 
 
 def test_seeds_repeat(texture):
