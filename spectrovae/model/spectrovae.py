@@ -147,10 +147,8 @@ class SpectroVAE(distributed.DistributedModel):
         self.texture = Texture(self.converter, bank_size if self.likelihood.per_pixel else 0, name="texture")
         self.seed_generator = keras.random.SeedGenerator(seed)
         distributed.draw_by_replica([self, *self.encoder.layers, *self.decoder.layers])
-        kinds: dict[str, Any] = {"shape": (), "trainable": False}
-        self.kl_weight = self.add_weight(initializer="ones", name="kl_weight", **kinds)
-        kinds |= {"dtype": "int32", "name": "num_adapted_windows"}
-        self.num_adapted_windows = self.add_weight(initializer="zeros", **kinds)
+        self.kl_weight = self.add_weight((), "ones", trainable=False, name="kl_weight")
+        self.num_adapted_windows = self.add_weight((), "zeros", "int32", trainable=False, name="num_adapted_windows")
         self.trackers = bound_trackers(num_components)
         # Every weight exists by now: without this Keras would save and reload the model as an unbuilt one.
         self.built = True
