@@ -39,6 +39,9 @@ CHECKPOINT = "checkpoint.weights.h5"
 LOGS = "logs"
 """Name of the folder, in a trial's folder, that TensorBoard reads."""
 
+_SOCKET_LENGTH = len("/pymp-01234567/listener-01234567")
+_MAX_SOCKET_PATH = 104  # bytes on macOS and the BSDs; Linux has 108
+
 _METRICS = ("loss", "rmse_db", "kl_loss", "distance")  # in the HParams view
 
 
@@ -99,8 +102,10 @@ def run_in_child(task: TrialTask) -> dict[str, Any]:
 
 
 def _context() -> multiprocessing.context.SpawnContext | multiprocessing.context.ForkServerContext:
-    # A process that is forked from a server with TensorFlow imported, but not yet used, starts at once.
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    # A process that is forked from a server with TensorFlow imported, but not yet used, starts at once. The server's
+    # socket lies in the folder of temporary files; systems allow it a path of about 104 bytes.
+    has_room = len(os.fsencode(tempfile.gettempdir())) + _SOCKET_LENGTH < _MAX_SOCKET_PATH
+    if "forkserver" not in multiprocessing.get_all_start_methods() or not has_room:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,17 @@ def session_of(process):
     return alive
 
 
+@pytest.fixture
+def short_folder():
+    """An empty folder whose path leaves room for the sockets in it, which that of pytest may not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc, which only Linux has")
-def test_stopped_sweep_leaves_nothing_behind_and_goes_on(music, tmp_path):
-    output, temporary = tmp_path / "sweep", tmp_path / "temporary"
-    temporary.mkdir()
+def test_stopped_sweep_leaves_nothing_behind_and_goes_on(music, tmp_path, short_folder):
+    output, temporary = tmp_path / "sweep", short_folder
     arguments = [str(music), "--output", str(output), *COMMAND, "--max-trials", "3", "--tuner", "random"]
     command = [sys.executable, "-m", "spectrovae.tuning", *arguments]
     environment = os.environ | {"TMPDIR": str(temporary)}

@@ -2,6 +2,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 
 import keras_tuner
@@ -17,7 +18,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 
 from spectrovae.tuning import Sweep, read_results
 from spectrovae.tuning import sweep as sweep_module
-from spectrovae.tuning.trial_process import _explain_exit, tensorboard_logs
+from spectrovae.tuning.trial_process import _context, _explain_exit, tensorboard_logs
 
 pytestmark = IGNORED_WARNINGS
 
@@ -76,6 +77,11 @@ def test_failed_trial_is_shown_as_failed(hp, tmp_path):
 def test_exit_of_a_killed_process_is_explained():
     assert "SIGKILL" in _explain_exit(-signal.SIGKILL) and "out of memory" in _explain_exit(-signal.SIGKILL)
     assert "exit code 3" in _explain_exit(3)
+
+
+def test_long_temporary_folders_have_no_socket(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 25)))
+    assert _context().get_start_method() == "spawn"
 
 
 @pytest.mark.slow
