@@ -80,7 +80,7 @@ class SweepResults:
         """Name of the objective."""
         return self.settings.make_objective().name
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [
             f"{len(self.completed)} of {len(self.trials)} trials completed, {len(self.failed)} failed. "
             f"Best by {self.objective}, less is better:"
@@ -200,7 +200,7 @@ class Effect:
     p_value: float | None
     min_trials: int
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if not self.num_trials:
             return f"{self.name}: no trial completed."
         if len(self.medians) == 1:

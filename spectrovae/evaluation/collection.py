@@ -258,7 +258,7 @@ class Styles:
             for name, number, shares in zip(self.paths, self.num_windows, self.shares, strict=True):
                 writer.writerow([name, number, *(f"{share:.4f}" for share in shares)])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [*zip(map(printable, self.paths), self.num_windows, self.shares, strict=True)]
         rows.append(("all", self.num_windows.sum(), self.total_shares))
         widths = [max(7, len(name)) for name in self.names]

@@ -183,7 +183,7 @@ class Diagnosis:
         ]
         return tuple(problem for is_there, problem in findings if is_there)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         kind = "" if self.kind == "given" else f"{self.kind} "
         steps = "" if self.latent_steps == 1 else f" in {self.latent_steps} codes along a window"
         owner = "their own" if self.pca_rmse_db is None else "the training windows'"

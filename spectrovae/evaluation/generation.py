@@ -78,7 +78,7 @@ class GenerationReport:
             "mean pairwise distance (dB)": (self.generated_pairwise_db, self.held_out_pairwise_db),
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [
             f"{self.num_generated} generated, {self.num_held_out} held-out and {self.num_training} training "
             f"windows; {self.num_dimensions} whitened features",
@@ -176,7 +176,7 @@ class TrainingMusic:
         return rhythm_and_harmony_distance(features, rhythm_and_harmony(held_out, rate), self._rhythm)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SoundReport(GenerationReport):
     """Scores of generated sound, as `evaluate_sound` returns them; `print` shows them as a table.
 

@@ -87,7 +87,7 @@ class Judgement:
         """Share of the mean squared error (dB²) of heard reconstructions that the model makes; phases make the rest."""
         return float(min(1.0, (self.decoded.rmse_db / self.heard.rmse_db) ** 2)) if self.heard.rmse_db else 0.0
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = {
             "phases alone (the ceiling)": self.round_trip,
             "reconstruction, as decoded": self.decoded,
