@@ -173,6 +173,20 @@ class LinearUpsampling1D(layers.Layer):
         return super().get_config() | {"size": self.size}
 
 
+@keras.saving.register_keras_serializable(package="spectrovae")
+def gelu(inputs: Any) -> Any:
+    """Return inputs times the standard Gaussian's distribution function at them.
+
+    Hendrycks and Gimpel, "Gaussian error linear units" (2016). Keras' own computes the same by `erfc`, which converters
+    to ONNX do not know.
+
+    Example:
+        >>> gelu(tf.constant([-100.0, 0.0, 100.0])).numpy().tolist()
+        [-0.0, 0.0, 100.0]
+    """
+    return 0.5 * inputs * (1.0 + ops.erf(inputs * 0.5**0.5))
+
+
 def refinement_block(inputs: keras.KerasTensor, width: int, seeds: Iterator[int]) -> keras.KerasTensor:
     """Apply three convolutions over time, the last two around a shortcut.
 
@@ -193,9 +207,9 @@ def refinement_block(inputs: keras.KerasTensor, width: int, seeds: Iterator[int]
         return layers.Conv1D(width, 3, padding="same", kernel_initializer=initializer)(sequence)
 
     hidden = convolve(inputs)
-    outputs = convolve(layers.Activation("gelu")(hidden))
-    outputs = layers.Dropout(0.1, seed=next(seeds))(layers.Activation("gelu")(outputs))
-    outputs = layers.Activation("gelu")(layers.Add()([hidden, convolve(outputs)]))
+    outputs = convolve(layers.Activation(gelu)(hidden))
+    outputs = layers.Dropout(0.1, seed=next(seeds))(layers.Activation(gelu)(outputs))
+    outputs = layers.Activation(gelu)(layers.Add()([hidden, convolve(outputs)]))
     return layers.Dropout(0.1, seed=next(seeds))(outputs)
 
 

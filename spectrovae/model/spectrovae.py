@@ -167,7 +167,7 @@ class SpectroVAE(distributed.DistributedModel):
 
     def call(self, windows: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return the reconstruction of windows from their mean codes, in [0, 1]."""
-        codes = self.posterior_of(windows, training).mean()
+        codes = self.posterior_of(windows, training).distribution.loc  # converters do not know what mean() computes
         return self._mean_window(self.decoder(codes, training=training))
 
     def posterior_of(self, windows: tf.Tensor, training: bool = False) -> tfd.Distribution:
