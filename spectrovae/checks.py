@@ -113,7 +113,8 @@ def check_index(name: str, value: int | str | None, size: int, names: Sequence[s
     if isinstance(value, str):
         known = list(names or ())
         if value not in known:
-            raise ValueError(f"`{name}` must be an index or one of the names {known}. Received: {name}={value!r}")
+            choices = f"or one of the names {known}" if known else f"from 0 to {size - 1}; there are no names"
+            raise ValueError(f"`{name}` must be an index {choices}. Received: {name}={value!r}")
         return known.index(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < size:
         raise ValueError(f"`{name}` must be None or an integer from 0 to {size - 1}. Received: {name}={value!r}")

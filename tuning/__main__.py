@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectrovae.parser import Parser
 from spectrovae.storage import exit_on_sigterm
 from spectrovae.tuning.search_space import (
     ARCHITECTURES,
@@ -35,12 +36,11 @@ def make_parser(prog: str = "python -m spectrovae.tuning") -> argparse.ArgumentP
         >>> make_parser().parse_args(["music", "--output", "sweeps/mine"]).max_trials
         20
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Search for the best model of your recordings. Started again with the same arguments, a sweep "
         "continues where it stopped. Results: report.html, trials.csv and best.json in the output folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("recordings", nargs="+", metavar="FOLDER", help="folders and files of recordings")
     parser.add_argument("--output", required=True, type=Path, help="folder of the sweep")

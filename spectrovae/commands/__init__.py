@@ -10,10 +10,11 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
 
 from spectrovae.commands import continuation, generate, judge, quickstart, similar, styles, sweep, train
+from spectrovae.parser import Parser
 from spectrovae.storage import exit_on_sigterm
 
 _COMMANDS = {
@@ -28,13 +29,6 @@ _COMMANDS = {
 _SWEEP_HELP = "Search for the best size of a model for your recordings."
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that reports a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help shows all options)\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all sub-commands but `sweep`, which has its own.
 
@@ -42,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         >>> make_parser().parse_args(["train", "my_recordings", "--epochs", "3"]).epochs
         3
     """
-    parser = _Parser(prog="spectrovae", description="Train a generative model on your own recordings.")
+    parser = Parser(prog="spectrovae", description="Train a generative model on your own recordings.")
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, module in _COMMANDS.items():
@@ -75,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no messages about missing GPUs
     if arguments is None:
         exit_on_sigterm()
+        warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"  # without a line of the source
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["sweep"]:
         return sweep.run(words[1:])

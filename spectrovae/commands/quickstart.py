@@ -33,6 +33,9 @@ def run(options: argparse.Namespace) -> None:
     from spectrovae import SpectrogramConverter, SpectroVAE, audio_dataset, compose_collection, write_results
 
     keras.utils.set_random_seed(options.seed)
+    converter = SpectrogramConverter()
+    model = SpectroVAE(converter=converter, latent_steps=options.latent_steps, seed=options.seed)
+    model.compile()
     audio, output = options.audio, options.output
     if audio is None:
         audio = output / "music"
@@ -40,12 +43,9 @@ def run(options: argparse.Namespace) -> None:
         compose_collection(audio, options.num_pieces, seed=options.seed)
 
     print(f"\nReading {audio} ...")
-    converter = SpectrogramConverter()
     train, validation = audio_dataset(audio, converter, validation_split=0.15, seed=options.seed)
 
     print("\nTraining: first a linear model in closed form, then gradient steps ...")
-    model = SpectroVAE(converter=converter, latent_steps=options.latent_steps, seed=options.seed)
-    model.compile()
     history = model.fit(train, validation_data=validation, epochs=options.epochs)
 
     print("\nFitting the prior and the texture to the trained model ...")

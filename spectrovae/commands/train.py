@@ -73,6 +73,10 @@ def run(options: argparse.Namespace) -> None:
         keras.config.set_dtype_policy("mixed_bfloat16")
 
     converter = make_converter(options)
+    settings = {name: getattr(options, name) for name in (*MODEL_ARGUMENTS, "seed")}
+    model = SpectroVAE(converter.window_shape, converter=converter, **settings)
+    model.compile(default_optimizer(options.learning_rate))
+
     datasets = audio_dataset(
         options.audio,
         converter,
@@ -83,10 +87,6 @@ def run(options: argparse.Namespace) -> None:
         loop_short_files=options.loop_short_files,
     )
     train, validation = datasets if options.validation_split else (datasets, None)
-    settings = {name: getattr(options, name) for name in (*MODEL_ARGUMENTS, "seed")}
-    model = SpectroVAE(converter.window_shape, converter=converter, **settings)
-    model.compile(default_optimizer(options.learning_rate))
-
     callbacks = _make_callbacks(options, train, validation)
     history = fit_resumably(model, options.output, train, validation, options.epochs, callbacks)
     diagnosis = write_results(
