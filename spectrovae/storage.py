@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -28,12 +30,24 @@ _PART = ".part"
 
 _TEMPORARY = "spectrovae-"
 
+_PART_NAME = re.compile(rf"\.{_TEMPORARY}[0-9a-f]{{32}}{re.escape(_PART)}.*", re.DOTALL)
+
 _LOCK = ".lock"
+
+_MARK = b"This temporary folder of spectrovae is removed when its program has ended.\n"
+"""What a lock holds, so that no other program's folder is taken for one of ours."""
 
 # What SIGTERM is to remove.
 _unfinished: set[Path] = set()
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_TEMPORARY_ADVICE = "Set the environment variable TMPDIR to a folder that can be written and has room"
+
+# What says something of the system, and nothing of the file that was to be opened.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+_LIMIT_ADVICE = "Close other programs, or raise the limit (ulimit -n 1024)"
 
 
 @contextlib.contextmanager
@@ -97,21 +111,101 @@ def check_writable(folder: Path, is_private: bool = False) -> None:
         raise _naming(folder, error) from error
 
 
+def raise_if_exhausted(error: Exception) -> None:
+    """Raise an OSError if a file could not be opened for want of memory or because too many are open already.
+
+    Args:
+        error: What was raised. Libraries do not always say why a file cannot be opened: it is looked at anew.
+
+    Example:
+        >>> raise_if_exhausted(ValueError("damaged"))
+    """
+    try:
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            raise error
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as cause:
+        if cause.errno in _EXHAUSTED:
+            raise OSError(cause.errno, f"{cause.strerror}. {_LIMIT_ADVICE}. While reading", cause.filename) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8: the file is complete or as it was.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder, "a.txt"), "größe")
+        ...     Path(folder, "a.txt").read_text(encoding="utf-8")
+        'größe'
+    """
+    with replaced_when_complete(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def used_by_one(folder: Path, what: str) -> Iterator[None]:
+    """Keep others out of a folder in the `with` block; nothing is written to it.
+
+    Args:
+        folder: An existing folder.
+        what: What it is used for, for the message.
+
+    Raises:
+        BlockingIOError: If a program, or another thread of this one, is using it in the same way.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, used_by_one(Path(folder), "training"):
+        ...     with used_by_one(Path(folder), "training"):
+        ...         pass
+        Traceback (most recent call last):
+        ...
+        BlockingIOError: Another training is using ...: wait for its end, stop it, or choose another folder
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BlockingIOError(
+            f"Another {what} is using {folder}: wait for its end, stop it, or choose another folder"
+        ) from None
+    except OSError:  # some network drives know no locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files and temporary folders that killed programs left in a folder.
 
-    Those of programs that still run are kept: each holds a lock that ends with its program.
+    Those of programs that still run are kept: each holds a lock that ends with its program. So is what other users own,
+    and what only has a similar name.
     """
     if fcntl is None:
         return
-    for path in (*folder.glob(f".{_TEMPORARY}*{_PART}*"), *folder.glob(f"{_TEMPORARY}*/{_LOCK}")):
-        # An OSError: it is locked, another user's, or gone by now.
-        with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.name == _LOCK:
-                shutil.rmtree(path.parent, ignore_errors=True)
-            else:
-                path.unlink()
+    parts = [path for path in folder.glob(f".{_TEMPORARY}*") if _PART_NAME.fullmatch(path.name)]
+    for path in (*parts, *folder.glob(f"{_TEMPORARY}*/{_LOCK}")):
+        # An OSError: it is locked, a link, or gone by now.
+        with contextlib.suppress(OSError):
+            _remove_leftover(path)
+
+
+def _remove_leftover(path: Path) -> None:
+    """Remove an unfinished file, or the folder of a lock, if it is our own and of no running program."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.name != _LOCK:
+            path.unlink()
+        elif file.read(len(_MARK) + 1) == _MARK:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def exit_on_sigterm() -> None:
@@ -186,11 +280,30 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
+def system_temporary_folder() -> Path:
+    """Return the system's folder for temporary files.
+
+    Raises:
+        FileNotFoundError: If there is none that can be written; the message says what to do.
+
+    Example:
+        >>> system_temporary_folder().is_dir()
+        True
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.strerror}. {_TEMPORARY_ADVICE}") from error
+
+
 def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
     """Make a temporary folder, and clear away those of killed programs.
 
     Returns:
         The folder, and what removes it: its `close()`.
+
+    Raises:
+        OSError: If there is no room for it; the message says what to do.
 
     Example:
         >>> folder, remover = temporary_folder()
@@ -198,15 +311,22 @@ def temporary_folder() -> tuple[Path, contextlib.ExitStack]:
         (True, None, False)
     """
     clear_on_sigterm()
-    remove_leftovers(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+    place = system_temporary_folder()
+    remove_leftovers(place)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}. {_TEMPORARY_ADVICE}. While writing", str(place)) from error
     remover = contextlib.ExitStack()
     remover.callback(_unfinished.discard, folder)
     remover.callback(shutil.rmtree, folder, ignore_errors=True)
     _unfinished.add(folder)
     # Locked under another name first: unlocked under this one it would be taken for a leftover.
     lock = folder / "lock"
-    remover.enter_context(_locked(lock))
+    file = remover.enter_context(_locked(lock))
+    if file is not None:
+        file.write(_MARK)
+        file.flush()
     lock.replace(folder / _LOCK)
     return folder, remover
 
@@ -238,4 +358,5 @@ def _naming(path: Path, error: OSError) -> OSError:
     if error.errno is None:  # not from the system: its message says it all
         return error
     advice = "Free some space, or use another folder" if error.errno in _FULL else "Choose a folder that can be written"
+    advice = _LIMIT_ADVICE if error.errno in _EXHAUSTED else advice
     return OSError(error.errno, f"{error.strerror}. {advice}. While writing", str(path))

@@ -1,6 +1,8 @@
 """Tests of `spectrovae.storage`."""
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,7 +10,15 @@ import sys
 import pytest
 from faults import small_disk, unprivileged
 
-from spectrovae.storage import check_writable, remove_leftovers, replaced_when_complete, temporary_folder
+from spectrovae.storage import (
+    check_writable,
+    raise_if_exhausted,
+    remove_leftovers,
+    replaced_when_complete,
+    temporary_folder,
+    used_by_one,
+    write_text,
+)
 
 
 def test_file_is_replaced_when_complete(tmp_path):
@@ -87,3 +97,38 @@ def test_what_a_killed_program_left_is_cleared_away(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == [".other.part", folder.name]
     remover.close()
     assert os.listdir(tmp_path) == [".other.part"]
+
+
+def test_too_many_open_files_are_told(tmp_path):
+    """Libraries tell of other errors then."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"Too many open files.*ulimit -n"):
+            raise_if_exhausted(ValueError("System error."))
+        with pytest.raises(OSError, match=r"Too many open files.*ulimit -n.*a\.txt"):
+            write_text(tmp_path / "a.txt", "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with pytest.raises(OSError, match=r"Cannot allocate memory.*Close other programs.*a\.wav"):
+        raise_if_exhausted(OSError(errno.ENOMEM, "Cannot allocate memory", "a.wav"))
+    raise_if_exhausted(OSError(errno.EIO, "Input/output error", "a.wav"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "a.txt").symlink_to("precious")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "a.txt").is_symlink() and (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_folder_is_used_by_one(tmp_path):
+    with used_by_one(tmp_path, "training"):
+        message = "Another training is using .*wait for its end"
+        with pytest.raises(BlockingIOError, match=message), used_by_one(tmp_path, "training"):
+            pass
+        assert os.listdir(tmp_path) == []
+    with used_by_one(tmp_path, "training"):
+        pass

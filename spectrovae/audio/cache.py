@@ -6,7 +6,9 @@ import errno
 import hashlib
 import io
 import json
+import os
 import shutil
+import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ _VERSION = 2
 # A program that fills the disk hinders all others. How much stays free, and after how many bytes it is looked.
 _LEAST_FREE = 64 << 20
 _CHECK_INTERVAL = 32 << 20
+
+_LARGEST_FACTS = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def find_cached(path: Path, num_bins: int) -> tuple[CachedFrames, DecodingFacts]
     """
     offset = len(_header(0, num_bins))
     try:
-        num_frames, rest = divmod(path.stat().st_size - offset, num_bins * np.dtype(np.float16).itemsize)
+        num_frames, rest = divmod(_size(path) - offset, num_bins * np.dtype(np.float16).itemsize)
         with path.open("rb") as file:
             is_whole = not rest and num_frames > 0 and file.read(offset) == _header(num_frames, num_bins)
         facts = _read_facts(path.with_suffix(".json"))
@@ -83,7 +87,17 @@ def find_cached(path: Path, num_bins: int) -> tuple[CachedFrames, DecodingFacts]
     return (CachedFrames(path, (num_frames, num_bins), offset), facts) if is_whole else None
 
 
+def _size(path: Path) -> int:
+    """Return the size of a regular file: links are not followed, and reading a pipe would wait for ever."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file.")
+    return status.st_size
+
+
 def _read_facts(path: Path) -> DecodingFacts:
+    if _size(path) > _LARGEST_FACTS:
+        raise ValueError(f"{path} is too large.")
     content = json.loads(path.read_text(encoding="utf-8"))
     notes, floor, gain = content["notes"], float(content["floor"]), float(content["gain"])
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):

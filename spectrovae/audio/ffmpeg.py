@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,10 +62,10 @@ def decode_with_ffmpeg(
     command += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "-"]
     if sys.platform == "linux" and sys.executable:
         command = [sys.executable, "-I", "-S", "-c", _TIE_TO_PARENT, str(os.getpid()), *command]
-    with (
-        tempfile.TemporaryFile() as messages,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process,
-    ):
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        messages: list[bytes] = []
+        listener = threading.Thread(target=_listen, args=(cast(IO[bytes], process.stderr), messages), daemon=True)
+        listener.start()
         num_decoded = 0
         try:
             for sample_rate, block in _read_au(process, block_length):
@@ -79,12 +78,19 @@ def decode_with_ffmpeg(
             ) from error
         finally:
             process.kill()  # if the reader stopped early; else it has ended
-        messages.seek(0)
-        message = messages.readline(2000).decode(errors="replace").strip()
+            listener.join(_PATIENCE)
+        message = messages[0].decode(errors="replace").strip() if messages else ""
         if status and not num_decoded:
             raise ValueError(f"The file could not be decoded: {path} (ffmpeg: {message or reason})")
         if status or message:
             notes.append(f"damaged: what could be decoded is used (ffmpeg: {message or f'exit status {status}'})")
+
+
+def _listen(errors: IO[bytes], messages: list[bytes]) -> None:
+    """Keep the first line that a program writes, and read all others, for which it would wait else."""
+    messages.append(errors.readline(2000))
+    while errors.read(1 << 16):
+        pass
 
 
 def _read_au(process: subprocess.Popen[bytes], block_length: int) -> Iterator[tuple[int, np.ndarray]]:

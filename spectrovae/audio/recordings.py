@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import statistics
 import threading
 import unicodedata
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,9 @@ from spectrovae.audio.cache import (
     write_facts,
     write_frames,
 )
-from spectrovae.audio.decoding import AudioReader
 from spectrovae.audio.files import search_audio_files
+from spectrovae.audio.frames import FrameDecoding, UnusableError
 from spectrovae.audio.io import read_blocks
-from spectrovae.audio.loudness import LoudnessMeter
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.storage import (
     PathLike,
@@ -41,10 +39,6 @@ from spectrovae.storage import (
 
 # Of the files that are left out, or odd, a report names so many.
 _MAX_NAMED = 10
-
-# Share of pixels on the floor, and peak in dB, beyond which a recording is named as quiet.
-_MUCH_FLOOR = 0.9
-_QUIET_PEAK = -30.0
 
 # Threads, each of which decodes a file.
 _NUM_DECODERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -151,7 +145,7 @@ class RecordingsReport:
             for index in range(recording.num_windows)
         ]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         num_files = len(self.used) + len(self.left_out)
         lines = [
             f"{len(self.used)} of {_count(num_files, 'file')} used: {_count(self.num_windows, 'window')} of "
@@ -268,6 +262,7 @@ class Recordings:
         self.normalize = normalize
         paths, passed_over = search_audio_files(path_or_paths)
         self._folder = self._make_folder(cache)
+        self._lock = threading.Lock()
         self._sources: list[CachedFrames | np.ndarray] = []
         used: list[Recording] = []
         left_out: list[LeftOutFile] = []
@@ -297,9 +292,35 @@ class Recordings:
 
         Returns:
             float16, shape `(num_frames, bins)`.
+
+        Raises:
+            OSError: If the cache file was removed, and the recording has changed or cannot be decoded again.
         """
         source = self._sources[index]
-        return (source if isinstance(source, np.ndarray) else source.map())[start : start + num_frames]
+        if isinstance(source, np.ndarray):
+            return source[start : start + num_frames]
+        try:
+            frames = source.map()
+        except (OSError, ValueError):  # those who clear temporary folders away may have removed it
+            frames = self._decode_again(index, source).map()
+        return frames[start : start + num_frames]
+
+    def _decode_again(self, index: int, lost: CachedFrames) -> CachedFrames:
+        """Decode a used file whose cache file was removed or damaged; an OSError says so if that file has changed."""
+        path = self.report.used[index].path
+        with self._lock:  # many threads ask for frames: the first one decodes
+            if find_cached(lost.path, self.converter.num_bins) is not None:
+                return lost
+            logger.warning("The decoded frames of %s were removed or damaged: decoding it again.", printable(path))
+            check_writable(lost.path.parent, is_private=True)
+            outcome = self._decode(path, threading.Event())
+        if isinstance(outcome, LeftOutFile) or outcome[0] != lost:
+            reason = outcome.reason if isinstance(outcome, LeftOutFile) else "it has changed"
+            raise OSError(
+                f"The decoded frames of {printable(path)} were removed or damaged, and the recording cannot be decoded "
+                f"again ({printable(reason)}). Start again."
+            )
+        return lost
 
     def _make_folder(self, cache: PathLike) -> Path | None:
         if cache == "memory":
@@ -338,19 +359,19 @@ class Recordings:
         """Decode one file; return its frames, or the cache file that holds them, and what was found out."""
         try:
             if self._folder is None:
-                decoding = _Decoding(self, path, is_stopped)
+                decoding = FrameDecoding(self.converter, path, self.loop_short_files, self.normalize, is_stopped)
                 while not decoding.is_complete:
                     frames = np.concatenate(list(decoding.frames()))
                 return frames, decoding.facts()
             try:
                 name = name_cache_file(path, self.converter, self.loop_short_files, self.normalize)
             except OSError as error:
-                raise _UnusableError(f"unreadable: {error}") from error
+                raise UnusableError(f"unreadable: {error}") from error
             cached, num_bins = self._folder / name, self.converter.num_bins
             if (found := find_cached(cached, num_bins)) is not None:
                 return found
             with replaced_when_complete(cached, is_private=True) as part:
-                decoding = _Decoding(self, path, is_stopped)
+                decoding = FrameDecoding(self.converter, path, self.loop_short_files, self.normalize, is_stopped)
                 while not decoding.is_complete:
                     write_frames(part, decoding.frames(), num_bins, path)
                 write_facts(cached, decoding.facts())
@@ -359,105 +380,8 @@ class Recordings:
                     f"{cached} was damaged or removed while it was written. Start again, or choose another cache."
                 )
             return written
-        except _UnusableError as error:
+        except UnusableError as error:
             return LeftOutFile(path, str(error), error.seconds)
-
-
-class _UnusableError(Exception):
-    """A file cannot be used; the message is the reason."""
-
-    def __init__(self, reason: str, seconds: float | None = None) -> None:
-        super().__init__(reason)
-        self.seconds = seconds
-
-
-class _Decoding:
-    """The frames of one file, in as many passes as it takes until channels and loudness are right."""
-
-    def __init__(self, recordings: Recordings, path: Path, is_stopped: threading.Event) -> None:
-        self.is_complete = False
-        self._converter = recordings.converter
-        self._loop_short_files = recordings.loop_short_files
-        self._normalize = recordings.normalize
-        self._is_stopped = is_stopped
-        self._reader = AudioReader(path, self._converter.sample_rate)
-        self._meter = LoudnessMeter()
-        self._gain: float | None = None if recordings.normalize else 0.0
-        self._num_pixels = self._num_on_floor = self._num_frames = self._num_clipped = 0
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """Yield the frames of one pass as float16 (frames, bins), block by block."""
-        self._meter = LoudnessMeter()
-        self._num_pixels = self._num_on_floor = self._num_frames = self._num_clipped = 0
-        try:
-            for frames in self._converter.stream(self._long_enough(self._waveform())):
-                if self._is_stopped.is_set():
-                    raise _StoppedError
-                self._num_pixels += frames.size
-                self._num_on_floor += frames.size - int(np.count_nonzero(frames))
-                self._num_frames += len(frames)
-                self._num_clipped += int(np.count_nonzero(frames.max(axis=1) >= 1))
-                yield frames.astype(np.float16)
-        except (OSError, ValueError) as error:
-            raise _UnusableError(f"unreadable: {error}") from error
-        if not self._reader.is_settled:
-            return
-        if self._gain is None:
-            self._gain = self._meter.gain_to_normalize()
-            if self._gain:
-                return
-        self.is_complete = True
-        if self._num_on_floor == self._num_pixels:
-            raise _UnusableError("silent: never above the floor of the converter")
-
-    def facts(self) -> DecodingFacts:
-        """Return what was found out, after the last pass."""
-        floor = self._num_on_floor / self._num_pixels
-        notes = list(self._reader.notes)
-        if abs(self._meter.offset) > 0.01:
-            notes.append(f"a constant offset of {self._meter.offset:.2f} was removed")
-        if self._num_clipped and self._meter.peak > 1.05:
-            notes.append(
-                f"beyond full scale: a peak of {self._meter.peak_level:.1f} dB; {self._num_clipped} of "
-                f'{self._num_frames} frames are clipped at 0 dB, which normalize="file" avoids'
-            )
-        if floor > _MUCH_FLOOR or self._meter.peak_level < _QUIET_PEAK:
-            advice = ' (normalize="file" makes it louder)' if self._meter.gain_to_normalize() > 6 else ""
-            level = self._meter.peak_level
-            notes.append(f"{100 * floor:.0f} % of its pixels lie on the floor: its peak is {level:.1f} dB{advice}")
-        return DecodingFacts(tuple(notes), floor, self._gain or 0.0)
-
-    def _waveform(self) -> Iterator[np.ndarray]:
-        factor = np.float32(10 ** ((self._gain or 0.0) / 20))
-        for block in self._reader.read():
-            scaled = block * factor if self._gain else block
-            self._meter.add(scaled)
-            yield scaled
-
-    def _long_enough(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Pass on a waveform's blocks; one shorter than a window is repeated or refused."""
-        window_length, sample_rate = self._converter.window_length, self._converter.sample_rate
-        head: list[np.ndarray] = []
-        num_samples = 0
-        while num_samples < window_length and (block := next(blocks, None)) is not None:
-            head.append(block)
-            num_samples += len(block)
-        if num_samples == 0:
-            raise _UnusableError("empty: no samples")
-        if num_samples >= window_length:
-            return itertools.chain(head, blocks)
-        if not self._loop_short_files:
-            seconds = num_samples / sample_rate
-            raise _UnusableError(
-                f"too short: {seconds:.2f} s, a window is {self._converter.window_duration:.2f} s "
-                "(loop_short_files=True repeats it)",
-                seconds,
-            )
-        return iter([np.resize(np.concatenate(head), window_length)])
-
-
-class _StoppedError(Exception):
-    """The program is about to end."""
 
 
 def read_window(path: PathLike, converter: SpectrogramConverter, start: float = 0.0) -> np.ndarray:
