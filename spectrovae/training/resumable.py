@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
@@ -21,7 +22,9 @@ from spectrovae.storage import (
     check_writable,
     remove_leftovers,
     replaced_when_complete,
+    system_temporary_folder,
     temporary_folder,
+    used_by_one,
 )
 from spectrovae.training.distributed import DistributedModel, broadcast_bytes, is_chief, num_workers, run_on_chief
 from spectrovae.training.optimizer import averaged_weights
@@ -72,7 +75,8 @@ def fit_resumably(
     epoch that was running is lost. A second call with an equal model and the same folder reads the weights and the
     optimizer's state from there and continues to count epochs; if there have been `epochs` of them, it trains no
     further. With `use_ema=True` in the optimizer, the average of the weights is what is validated and kept in
-    `model.keras`. Of several workers only the chief reads and writes the folder.
+    `model.keras`. Of several workers only the chief reads and writes the folder. If the folder is removed meanwhile, it
+    is made again.
 
     At the end the model's `finish_training` gets the training data: a `SpectroVAE` fits its prior and texture once
     more, as they are in the best epoch, unless `training` is an iterator, which is used up.
@@ -97,7 +101,8 @@ def fit_resumably(
         ValueError: If the model has not been compiled, `epochs` is not positive, or the folder holds a training
             of a model with other settings or a damaged one.
         FloatingPointError: If the first epoch already ends in NaN or infinity.
-        OSError: If the folder cannot be written, or the disk is full. What was saved before is still there.
+        OSError: If the folder or the system's temporary folder cannot be written, the disk is full, or another training
+            is using the folder (`BlockingIOError`). What was saved before is still there.
         ConnectionError: If another worker has died. What was saved before is still there.
 
     Example:
@@ -118,12 +123,15 @@ def fit_resumably(
         raise ValueError("The model must be compiled: call model.compile() first.")
     if epochs < 1:
         raise ValueError(f"`epochs` must be 1 or more. Received: epochs={epochs!r}")
-    if is_chief(model.distribute_strategy):
-        return _fit_in(Path(folder), model, training, validation, epochs, callbacks, verbose, kwargs)
-    # A model holds its metrics, which workers can only save and load together: the others do so in a temporary folder.
-    temporary, remover = temporary_folder()
-    with remover:
-        return _fit_in(temporary, model, training, validation, epochs, callbacks, verbose, kwargs)
+    strategy = model.distribute_strategy
+    with contextlib.ExitStack() as opened:
+        run_on_chief(strategy, lambda: _open_folder(Path(folder), opened))
+        own_folder = Path(folder)
+        if not is_chief(strategy):
+            # A model holds its metrics, which workers can only save and load together: the others use a temporary one.
+            own_folder, remover = temporary_folder()
+            opened.enter_context(remover)
+        return _fit_in(own_folder, model, training, validation, epochs, callbacks, verbose, kwargs)
 
 
 def read_history(folder: PathLike) -> History:
@@ -142,6 +150,13 @@ def read_history(folder: PathLike) -> History:
     return _columns(read_rows(Path(folder) / CHECKPOINT_FILE))
 
 
+def _open_folder(folder: Path, opened: contextlib.ExitStack) -> None:
+    """Make the folder if need be, and keep other trainings out of it until `opened` is closed."""
+    check_writable(folder)
+    system_temporary_folder()  # by way of which Keras saves
+    opened.enter_context(used_by_one(folder, "training"))
+
+
 def _fit_in(
     folder: Path,
     model: DistributedModel,
@@ -153,12 +168,12 @@ def _fit_in(
     kwargs: dict[str, Any],
 ) -> History:
     strategy = model.distribute_strategy
-    run_on_chief(strategy, lambda: check_writable(folder))
     remove_leftovers(folder)
     if num_workers(strategy) > 1:
         for name in (CHECKPOINT_FILE, MODEL_FILE):
             _copy_of_chief(strategy, folder / name)
     rows = read_rows(folder / CHECKPOINT_FILE)
+    read_rows(folder / MODEL_FILE)  # a file of something else is told of before the first step
     keeper = _Keeper(folder, rows)
     if rows:
         restore_checkpoint(model, folder / CHECKPOINT_FILE)
@@ -211,9 +226,18 @@ class _Keeper(keras.callbacks.Callback):
         self._check({name: row.get(name, 0) for name in ("loss", "val_loss")}, epoch + 1)
         self._check({weight.path: weight for weight in self.model.trainable_variables}, epoch + 1)
         self.rows.append(row)
+        try:
+            self._write_files()
+        except FileNotFoundError:
+            logger.warning("%s was removed: making it again.", self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write_files()
+
+    def _write_files(self) -> None:
         save_checkpoint(self.model, self.folder / CHECKPOINT_FILE, self.rows)
         self.save_best()
-        with replaced_when_complete(self.folder / LOG_FILE) as part, part.open("w", newline="") as file:
+        log = self.folder / LOG_FILE
+        with replaced_when_complete(log) as part, part.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=["epoch", *_columns(self.rows)])
             writer.writeheader()
             writer.writerows(self.rows)
@@ -221,9 +245,13 @@ class _Keeper(keras.callbacks.Callback):
     def save_best(self) -> None:
         """Write the model file, unless it already holds this epoch or a better one."""
         best = self.folder / MODEL_FILE
-        losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
-        is_best = not losses or losses[-1] <= min(losses)
-        if not best.exists() or (is_best and read_rows(best) != self.rows):
+        kept = read_rows(best)
+        if kept == self.rows:
+            return
+        kept_loss = kept[-1].get("val_loss", np.inf) if kept else np.inf
+        # Without validation each epoch is the best; where it is rarer than epochs, those without it never are.
+        loss = self.rows[-1].get("val_loss", np.inf)
+        if loss <= kept_loss:
             with averaged_weights(self.model):
                 save_checkpoint(self.model, best, self.rows)
 

@@ -4,6 +4,7 @@ import csv
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -32,6 +33,18 @@ class Interruption(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._running == self.epoch:
             raise KeyboardInterrupt
+
+
+class OnEpoch(keras.callbacks.Callback):
+    """Calls a function at the start of an epoch."""
+
+    def __init__(self, epoch: int, function: Callable[[], object]) -> None:
+        super().__init__()
+        self.epoch, self.function = epoch, function
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.function()
 
 
 class Damage(keras.callbacks.Callback):
@@ -256,6 +269,57 @@ def test_best_model_is_written_after_a_kill_between_the_two_files(trained, train
     assert int(saved.optimizer.iterations) == 6
 
 
+def test_a_folder_that_is_removed_is_made_again(trained, train, caplog):
+    folder, history = trained
+    _, longer = train(folder, 4, callbacks=[OnEpoch(2, lambda: shutil.rmtree(folder))])
+    assert "was removed: making it again" in caplog.text
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.keras", "model.keras", "log.csv"}
+    assert longer == read_history(folder) and len(longer["loss"]) == 4 and longer["loss"][:2] == history["loss"]
+    saved = keras.saving.load_model(folder / "model.keras")
+    best = 2 + int(np.argmin(longer["val_loss"][2:]))  # of those since
+    assert int(saved.optimizer.iterations) == 2 * (best + 1)
+
+
+def test_a_folder_takes_one_training(trained, train, make_model, windows):
+    folder, _ = trained
+    other = make_model()
+
+    def train_too():
+        with pytest.raises(BlockingIOError, match="Another training is using .*choose another folder"):
+            fit_resumably(other, folder, windows, epochs=9, verbose=0)
+
+    _, longer = train(folder, 3, callbacks=[OnEpoch(2, train_too)])
+    assert not other.adapted and int(other.optimizer.iterations) == 0
+    assert longer == read_history(folder) and len(longer["loss"]) == 3
+    _, same = train(folder, 3)
+    assert same == longer
+
+
+def test_a_model_file_of_something_else_is_told_before_the_first_step(make_model, windows, tmp_path):
+    model = make_model()
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"model\.keras is not a checkpoint of fit_resumably"):
+        fit_resumably(model, tmp_path, windows, epochs=1, verbose=0)
+    assert not model.adapted and int(model.optimizer.iterations) == 0
+
+
+def test_without_a_temporary_folder_no_step_is_done(make_model, windows, tmp_path, monkeypatch):
+    """Keras would tell after the first epoch."""
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    model = make_model()
+    with pytest.raises(FileNotFoundError, match=r"No usable temporary directory.*TMPDIR"):
+        fit_resumably(model, tmp_path / "out", windows, epochs=1, verbose=0)
+    assert not model.adapted and int(model.optimizer.iterations) == 0
+
+
+def test_validation_that_is_rarer_than_epochs_decides(train, tmp_path):
+    model, history = train(tmp_path, 3, validation_freq=2)
+    assert len(history["val_loss"]) == 1
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    assert int(saved.optimizer.iterations) == int(model.optimizer.iterations) == 2 * 2
+
+
 def test_damaged_checkpoint_is_told(trained, train):
     folder, _ = trained
     content = (folder / "checkpoint.keras").read_bytes()
@@ -266,7 +330,8 @@ def test_damaged_checkpoint_is_told(trained, train):
 
 @pytest.mark.slow
 def test_killed_training_loses_nothing(tmp_path):
-    """What `benchmarks/kill_training.py` does with 20 kills, with three."""
-    result = measure(kills=3, epochs=25, seed=1, num_references=1, place=tmp_path)
-    assert faults(result, epochs=25) == [], result
+    """What `benchmarks/kill_training.py` does with 20 kills, with three, and without other trainings beside it."""
+    options = "--latent-steps 1 --batch-size 64"
+    result = measure(3, epochs=16, seed=1, num_references=0, place=tmp_path, duration=4.0, options=options)
+    assert faults(result, epochs=16) == [], result
     assert result["reads of model files"] > 20
