@@ -14,10 +14,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no messages about missing GPUs
 
-import keras
 import numpy as np
 
-from spectrovae import SpectroVAE, interpolate, morph, plot_spectrograms, read_audio, write_audio
+from spectrovae import SpectroVAE, interpolate, load_model, morph, plot_spectrograms, read_audio, write_audio
 
 
 def read_first_window(path: Path, start: float, model: SpectroVAE) -> np.ndarray:
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="the same seed gives the same sound")
     args = parser.parse_args(argv)
 
-    model = keras.saving.load_model(args.model)
+    model = load_model(args.model)
     converter = model.converter
     first = read_first_window(args.first, args.first_start, model)
     second = read_first_window(args.second, args.second_start, model)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spectrovae.evaluation.collection import consecutive_windows, encode_collection, find_similar
     from spectrovae.evaluation.diagnosis import diagnose
     from spectrovae.evaluation.judging import judge, judge_recordings
+    from spectrovae.model.files import load_model
     from spectrovae.model.likelihood import GaussianLikelihood
     from spectrovae.model.prior import GaussianMixturePrior
     from spectrovae.model.sequence_prior import SequencePrior
@@ -32,6 +33,7 @@ _PLACES = {
     "evaluation.collection": ("consecutive_windows", "encode_collection", "find_similar"),
     "evaluation.diagnosis": ("diagnose",),
     "evaluation.judging": ("judge", "judge_recordings"),
+    "model.files": ("load_model",),
     "model.likelihood": ("GaussianLikelihood",),
     "model.prior": ("GaussianMixturePrior",),
     "model.sequence_prior": ("SequencePrior",),
@@ -72,6 +74,7 @@ __all__ = [
     "interpolate",
     "judge",
     "judge_recordings",
+    "load_model",
     "morph",
     "plot_history",
     "plot_spectrograms",

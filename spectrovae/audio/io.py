@@ -144,6 +144,7 @@ def _encode(audio: np.ndarray, sample_rate: int, file_format: str, subtype: str,
         for name, text in tags.items():
             if name not in _TAGS:
                 raise ValueError(f"`tags` may have {', '.join(_TAGS)}. Received: tags={dict(tags)}")
-            setattr(file, name, text)
+            # Names of files, which tags may hold, may be bytes that are no text.
+            setattr(file, name, text.encode("utf-8", "backslashreplace").decode("utf-8"))
         file.write(audio)
     return content

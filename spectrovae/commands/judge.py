@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from spectrovae.commands.options import add_window, count, load_model, make_converter
+from spectrovae.commands.options import add_window, count, make_converter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Judge, print the table, and write it if asked to."""
-    from spectrovae import judge, judge_recordings
+    from spectrovae import judge, judge_recordings, load_model
     from spectrovae.evaluation.judging import training_and_held_out
+    from spectrovae.storage import write_text
 
     result: object
     if options.judged.suffix == ".keras":
@@ -46,4 +47,4 @@ def run(options: argparse.Namespace) -> None:
     print(result)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(f"{result}\n", encoding="utf-8")
+        write_text(options.output, f"{result}\n")

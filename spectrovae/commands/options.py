@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spectrovae import SpectrogramConverter, SpectroVAE
+    from spectrovae import SpectrogramConverter
 
 
 def count(text: str) -> int:
@@ -68,19 +67,3 @@ def make_converter(options: argparse.Namespace) -> SpectrogramConverter:
     from spectrovae import SpectrogramConverter
 
     return SpectrogramConverter(options.sample_rate, options.n_fft, options.hop_length, options.num_frames)
-
-
-def load_model(path: str | os.PathLike[str]) -> SpectroVAE:
-    """Load a trained model; raise a ValueError if the file holds another model."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"No such file: {path}. Give a .keras file that quickstart or train has written")
-    import keras
-
-    from spectrovae import SpectroVAE
-    from spectrovae.storage import check_archive
-
-    check_archive(Path(path))
-    model = keras.saving.load_model(path)
-    if not isinstance(model, SpectroVAE):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a SpectroVAE")
-    return model

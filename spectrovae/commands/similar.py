@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from spectrovae.commands.options import add_cache, add_model, count, load_model
+from spectrovae.commands.options import add_cache, add_model, count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Find similar windows; print a table and write a page."""
-    from spectrovae import consecutive_windows, encode_collection, find_similar
+    from spectrovae import consecutive_windows, encode_collection, find_similar, load_model
     from spectrovae.audio.recordings import printable
     from spectrovae.report.page import Section, make_page, recording_clip
-    from spectrovae.storage import replaced_when_complete
+    from spectrovae.storage import write_text
 
     model = load_model(options.model)
     windows = consecutive_windows(options.collection, model.converter, cache=options.cache, verbose=1)
@@ -51,6 +51,5 @@ def run(options: argparse.Namespace) -> None:
     text = f"Windows of {options.collection} that sound like {options.recording}."
     page = make_page("Similar windows", text, [section], model.converter)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_when_complete(options.output) as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(options.output, page)
     print(f"Open {options.output} to listen.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from spectrovae.commands.options import add_cache, add_model, load_model
+from spectrovae.commands.options import add_cache, add_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Name the components, print and write the table, and write a page."""
-    from spectrovae import consecutive_windows, encode_collection
+    from spectrovae import consecutive_windows, encode_collection, load_model
     from spectrovae.evaluation.collection import find_styles, typical_windows
     from spectrovae.report.page import PAGE, Clip, Section, make_page, recording_clip, to_audio
-    from spectrovae.storage import replaced_when_complete
+    from spectrovae.storage import replaced_when_complete, write_text
 
     model = load_model(options.model)
     if options.names:
@@ -52,6 +52,5 @@ def run(options: argparse.Namespace) -> None:
         rows.append(tuple(row))
     section = Section("Components of the mixture", "The mean of each, and its most typical recording.", tuple(rows))
     page = make_page("Styles", f"Mixture components of {options.model.name}.", [section], model.converter)
-    with replaced_when_complete(options.output / PAGE) as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(options.output / PAGE, page)
     print(f"\nWrote {options.output / 'styles.csv'}. Open {options.output / PAGE} to listen.")

@@ -22,8 +22,8 @@ from spectrovae.evaluation.diagnosis import Diagnosis, diagnose
 from spectrovae.evaluation.generation import evaluate_generation
 from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.report.page import PAGE, Clip, reconstruction_clips, to_audio, write_page
-from spectrovae.report.plotting import plot_comparison, plot_history, plot_spectrograms
-from spectrovae.storage import PathLike
+from spectrovae.report.plotting import plot_comparison, plot_history, plot_spectrograms, save_figure
+from spectrovae.storage import PathLike, remove_leftovers, write_text
 
 _NUM_ORIGINALS = 3  # held-out windows on the page
 
@@ -65,13 +65,14 @@ def write_windows(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     sounds = np.asarray(to_audio(converter, windows, seed) if waveforms is None else waveforms)
     width = len(str(len(sounds)))
     paths = [folder / f"{name}_{number:0{width}d}{extension}" for number in range(1, len(sounds) + 1)]
     for path, waveform, window in zip(paths, sounds, np.asarray(windows), strict=True):
         tags = {"title": path.stem, **options.get("tags", {})}
         write_audio(path, waveform, converter.sample_rate, **options | {"tags": tags})
-        plot_spectrograms(window, converter, [path.stem]).savefig(path.with_suffix(".png"))
+        save_figure(plot_spectrograms(window, converter, [path.stem]), path.with_suffix(".png"))
     return paths
 
 
@@ -95,7 +96,7 @@ def write_reconstruction(
     for path, clip in zip(paths, (original, reconstruction), strict=False):
         write_audio(path, clip.waveform / max(1.0, np.abs(clip.waveform).max()), converter.sample_rate)
     titles = ["Original", f"Reconstruction ({reconstruction.details[0]})"]
-    plot_spectrograms([original.window, reconstruction.window], converter, titles).savefig(paths[2])
+    save_figure(plot_spectrograms([original.window, reconstruction.window], converter, titles), paths[2])
     return paths
 
 
@@ -144,8 +145,8 @@ def write_results(
     generated = model.decode(codes, texture="grains", seed=seed)
     waveforms = to_audio(converter, generated, seed)
     write_windows(generated, converter, folder, waveforms=waveforms)
-    plot_spectrograms(generated, converter).savefig(folder / "generated.png")
-    plot_history(history).savefig(folder / "loss_curves.png")
+    save_figure(plot_spectrograms(generated, converter), folder / "generated.png")
+    save_figure(plot_history(history), folder / "loss_curves.png")
     reports = [dataset_report(dataset) for dataset in (training, held_out) if dataset is not None]
     positions = reports[-1].windows
     enough = held_out is not None and len(positions) > 1
@@ -154,11 +155,11 @@ def write_results(
     shown = pairs[len(pairs) // 2]
     write_reconstruction(*shown, converter, folder)
     originals = [original.window for original, _ in pairs]
-    plot_comparison(originals, generated, converter).savefig(folder / "comparison.png")
+    save_figure(plot_comparison(originals, generated, converter), folder / "comparison.png")
     nearness = _nearness(model, training, held_out, seed) if enough else ""
     remarks = [nearness, f"The reconstruction shown is of {shown[0].details[0]}."]
     summary = _summary(diagnosis, [remark for remark in remarks if remark], reports)
-    (folder / "summary.txt").write_text(summary, encoding="utf-8")
+    write_text(folder / "summary.txt", summary)
     write_page(
         folder / PAGE,
         model,

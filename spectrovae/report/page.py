@@ -25,7 +25,7 @@ from spectrovae.evaluation.diagnosis import Diagnosis
 from spectrovae.evaluation.sound_distance import rmse_db
 from spectrovae.model.spectrovae import SpectroVAE
 from spectrovae.report.plotting import plot_history, plot_spectrograms
-from spectrovae.storage import PathLike, replaced_when_complete
+from spectrovae.storage import PathLike, remove_leftovers, write_text
 
 if TYPE_CHECKING:  # matplotlib is imported when something is drawn
     from matplotlib.figure import Figure
@@ -141,8 +141,8 @@ def write_page(
     health = "" if diagnosis is None else str(diagnosis)
     content = make_page("What the model sounds like", text, sections, model.converter, history, health)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_when_complete(path) as part:
-        part.write_text(content, encoding="utf-8")
+    remove_leftovers(path.parent)
+    write_text(path, content)
     return path
 
 
@@ -163,7 +163,7 @@ def position_text(position: WindowPosition) -> str:
         >>> position_text(WindowPosition(Path("music/first.wav"), 11.88))
         'music/first.wav from 11.9 s on'
     """
-    return f"{position.path} from {position.start:.1f} s on"
+    return f"{printable(position.path)} from {position.start:.1f} s on"
 
 
 def recording_clip(model: SpectroVAE, title: str, position: WindowPosition, details: Sequence[str] = ()) -> Clip:

@@ -7,14 +7,18 @@ without a display and in threads. Save it with `figure.savefig("picture.png")`.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spectrovae.audio.recordings import printable
 from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.storage import replaced_when_complete
 
 if TYPE_CHECKING:  # matplotlib is imported when something is drawn
     from matplotlib.axes import Axes
@@ -29,6 +33,22 @@ _TITLES = {
     "component_perplexity": ("Variety of the components", "perplexity"),
     "prior_cross_entropy": ("Cross-entropy of the prior", "nats per window"),
 }
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a picture, in the format that the path's ending names: the file is complete or as it was.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_figure(plot_history({"loss": [2.0, 1.0]}), Path(folder, "curves.png"))
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['curves.png']
+    """
+    with replaced_when_complete(path) as part, warnings.catch_warnings():
+        # Names of files may have characters that the font lacks: it draws a box for them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(part)
 
 
 def plot_spectrograms(
@@ -46,7 +66,7 @@ def plot_spectrograms(
     Args:
         spectrograms: Values in [0, 1], `(bins, frames, 1)` or `(num_windows, bins, frames, 1)`.
         converter: The `SpectrogramConverter` that made them.
-        titles: One for each spectrogram.
+        titles: One for each spectrogram; they may hold anything, such as names of files.
         num_columns: Panels side by side, at most.
         frequency_scale: `"log"` gives each octave the same height, as the ear does (linear below 65 Hz); `"linear"`
             gives each bin the same height and shows the evenly spaced harmonics.
@@ -95,7 +115,7 @@ def plot_spectrograms(
             ax=axes,
         )
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        axes.set(title="" if titles is None else titles[index])
+        axes.set_title("" if titles is None else printable(titles[index]), parse_math=False)
         # Labels on the left of each row and below each column's last panel: no more than needed.
         axes.set(xlabel="Time (s)" if index + num_columns >= len(windows) else "")
         axes.set(ylabel="Frequency (Hz)" if index % num_columns == 0 else "")
@@ -176,7 +196,8 @@ def plot_history(history: keras.callbacks.History | Mapping[str, Sequence[float]
                 epochs = first_epoch - 1 + every * np.arange(1, len(curve) + 1)
                 axes.plot(epochs, curve, label=label, color=color, marker="o", markersize=3.5)
         title, unit = _TITLES.get(name, (name.replace("_", " "), ""))
-        axes.set(title=title, xlabel="Epoch", ylabel=unit)
+        axes.set_title(title, parse_math=False)
+        axes.set(xlabel="Epoch", ylabel=unit)
         axes.set_xlim(first_epoch - 0.5, first_epoch + num_epochs - 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.ticklabel_format(axis="y", useOffset=False, useMathText=True, scilimits=(-3, 4))

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from spectrovae import SpectrogramConverter, SpectroVAE, generate_audio
-from spectrovae.commands.options import load_model
+from spectrovae import SpectrogramConverter, SpectroVAE, generate_audio, load_model
 from spectrovae.storage import check_archive
 
 MEMORY = resource.RUSAGE_SELF
