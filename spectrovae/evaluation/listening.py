@@ -7,6 +7,7 @@ from typing import Any
 
 import librosa
 import numpy as np
+import scipy.signal
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.evaluation.sound_distance import maximum_mean_discrepancy, median_bandwidths
@@ -16,6 +17,8 @@ _AUDIBLE_DB = -60.0
 _FRAMES_PER_SECOND = 43  # for onsets and chroma, about: the hop is a power of two
 
 _CHROMA_LAGS = (1, 4, 16)  # frames
+
+_MIN_PROMINENCE = 0.1  # of an onset, as a share of the strongest
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ def _describe(clip: np.ndarray, sample_rate: int) -> np.ndarray:
     power = np.square(np.abs(librosa.stft(clip, n_fft=4 * hop_length, hop_length=hop_length)))
     mel = librosa.power_to_db(librosa.feature.melspectrogram(S=power, sr=sample_rate), amin=1e-7)
     strength = librosa.onset.onset_strength(S=mel, sr=sample_rate, hop_length=hop_length)
-    onsets = librosa.onset.onset_detect(onset_envelope=strength, sr=sample_rate, hop_length=hop_length)
+    # librosa.onset.onset_detect calls a compiled function that was seen to crash (numba 0.68) in a large process.
+    prominence = _MIN_PROMINENCE * float(strength.max()) + 1e-9
+    onsets, _ = scipy.signal.find_peaks(strength, prominence=prominence)
     centred = strength - strength.mean()
     correlation = librosa.autocorrelate(centred) / max(float(centred @ centred), 1e-9)
     rhythm = [strength.mean(), strength.std(), np.percentile(strength, 90), len(onsets) * sample_rate / len(clip)]
