@@ -91,7 +91,8 @@ def generate_audio(
         deviations = temperature * rng.standard_normal((len(components), model.latent_dim))
         starts = _window_starts(model.converter, num_samples)
         means, scales = _distributions(model, components)
-        moments = _decode_joined(model, walk_between(means, scales, deviations, len(starts)), starts)
+        codes = model.prior.limits(walk_between(means, scales, deviations, len(starts)))
+        moments = _decode_joined(model, codes, starts)
     return _to_sound(model, *moments, num_samples, texture, seed, rng)
 
 

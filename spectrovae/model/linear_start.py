@@ -9,6 +9,7 @@ import numpy as np
 
 from spectrovae.audio.windows import check_windows, limited_batches
 from spectrovae.model.distributions import raw_posterior_scales
+from spectrovae.model.limits import level_slopes
 from spectrovae.model.pca import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
 from spectrovae.training.callbacks import reset_slots
 from spectrovae.training.distributed import computed_once
@@ -24,6 +25,7 @@ MAX_ITERATOR_WINDOWS = 512
 
 _PRIOR_PASSES = 3  # over the data, to learn how codes follow one another
 _RESIDUAL_WINDOWS = 128
+_MAX_DECODED = 256  # windows, to see how levels depend on codes
 _CHECKED_WINDOWS = 24  # beside those of which the texture keeps a half
 
 
@@ -149,7 +151,15 @@ def refit_prior(model: keras.Model, x: Any, max_windows: int = 4096, batch_size:
     noise = np.random.default_rng(_seed_of(model)).standard_normal((num_draws, *mean.shape))
     codes = (mean + scale * noise).reshape(-1, *mean.shape[1:])
     with reset_slots(getattr(model, "optimizer", None), model.prior.trainable_variables):
-        model.prior.fit(codes, _seed_of(model))
+        model.prior.fit(codes, _seed_of(model), _level_slopes(model, codes))
+
+
+def _level_slopes(model: keras.Model, codes: np.ndarray) -> np.ndarray:
+    """Return how levels depend on codes, by what some of them decode to."""
+    num_windows = min(max(32, 2 * model.latent_dim // model.latent_steps), _MAX_DECODED)
+    codes = codes.reshape(len(codes), model.latent_steps, -1)[:num_windows]
+    parts = np.array_split(codes.reshape(len(codes), *model.code_shape), -(-len(codes) // 16))
+    return level_slopes(codes, np.concatenate([model.decode_moments(part, False)[0][..., 0] for part in parts]))
 
 
 @computed_once

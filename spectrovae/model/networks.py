@@ -376,9 +376,10 @@ def check_halvings(depth: int, **axes: int) -> None:
     """Raise a ValueError unless the named axes can be halved so many times."""
     for axis, size in axes.items():
         if size % 2**depth:
+            advice = "Choose a smaller `decoder_depth`" if size % 2 == 0 else f"Choose an even number of {axis}"
             raise ValueError(
                 f"A network of depth {depth} halves its grid {depth} times, so the number of {axis} must be a "
-                f"multiple of {2**depth}. Received: {axis}={size}. Choose a smaller `decoder_depth`."
+                f"multiple of {2**depth}. Received: {axis}={size}. {advice}."
             )
 
 

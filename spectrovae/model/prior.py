@@ -11,6 +11,7 @@ from tensorflow_probability import distributions as tfd
 
 from spectrovae.checks import check_factor, check_index, check_num_weights, check_positive_int, check_seed
 from spectrovae.model.distributions import stateless_seed, to_raw_scale, to_scale
+from spectrovae.model.limits import LoudnessLimits
 from spectrovae.training.metrics import LIVE_SHARE, live_components
 
 if TYPE_CHECKING:  # scikit-learn is imported when a mixture is fitted
@@ -23,7 +24,9 @@ class GaussianMixturePrior(keras.layers.Layer):
 
     The density of a code is `sum_k w_k N(z; mean_k, diag(scale_k ** 2))`: one component is chosen for the
     whole code, never one for each dimension. Calling the layer gives the log density. The layer computes in
-    float32 whatever the global dtype policy, since log densities need it.
+    float32 whatever the global dtype policy, since log densities need it. Draws that would be louder than the codes
+    that the prior was fitted to are moved (`LoudnessLimits`, where `fit` got the slopes for them): like a temperature
+    this is not part of the density.
 
     Args:
         num_components: Number of Gaussians, 1 or more.
@@ -87,6 +90,7 @@ class GaussianMixturePrior(keras.layers.Layer):
         self.logits = self.add_weight(
             shape=(self.num_components,), initializer="zeros", trainable=self.learn_weights, name="logits"
         )
+        self.limits = LoudnessLimits(latent_dim, name="limits")
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         """Return the log density of `codes`, in nats."""
@@ -151,17 +155,21 @@ class GaussianMixturePrior(keras.layers.Layer):
         self._check_draw(num_samples, component, temperature)
         pair = stateless_seed(seed, self.seed_generator)
         if component is None:
-            return self.distribution(temperature).sample(num_samples, seed=pair)
+            return self.limits(self.distribution(temperature).sample(num_samples, seed=pair))
         scales = self.scales[component] * temperature
-        return tfd.MultivariateNormalDiag(self.means[component], scales).sample(num_samples, seed=pair)
+        return self.limits(tfd.MultivariateNormalDiag(self.means[component], scales).sample(num_samples, seed=pair))
 
-    def fit(self, codes: np.ndarray, seed: int | None = None) -> None:
+    def fit(self, codes: np.ndarray, seed: int | None = None, slopes: np.ndarray | None = None) -> None:
         """Fit the mixture to codes by expectation maximisation.
 
         Args:
             codes: Shape `(num_codes, latent_dim)`, as many as components at least.
             seed: Integer that makes the result repeat.
+            slopes: By how much each number of a code raises each band of frequencies, for `LoudnessLimits`; without
+                them the limits stay as they are.
         """
+        if slopes is not None:
+            self.limits.fit(codes, slopes)
         mixture = self._mixture_of(codes, seed)
         self.assign_mixture(mixture.means_, np.sqrt(mixture.covariances_))
         self.assign_weights(mixture.weights_, len(codes))

@@ -204,16 +204,17 @@ class SequencePrior(GaussianMixturePrior):
         check_factor("temperature", temperature)
         motion = self.draw_motion.pick(components)
         if past is not None:
-            return self.transitions.sample(tf.cast(past, tf.float32), motion, seed, temperature, anchors)
+            return self.transitions.sample(tf.cast(past, tf.float32), motion, seed, temperature, anchors, self.limits)
         scales = temperature * tf.gather(self.scales, components[:, 0])
         noise = tf.random.stateless_normal(scales.shape, seed + tf.constant([2, 0]))
-        first = (tf.gather(self.means, components[:, 0]) + scales * noise)[:, None]
+        first = self.limits(tf.gather(self.means, components[:, 0]) + scales * noise)[:, None]
         if components.shape[1] == 1:
             return first
         following = Motion(*(values[:, 1:] for values in motion))
-        return tf.concat([first, self.transitions.sample(first, following, seed, temperature)], axis=1)
+        drawn = self.transitions.sample(first, following, seed, temperature, limits=self.limits)
+        return tf.concat([first, drawn], axis=1)
 
-    def fit(self, codes: np.ndarray, seed: int | None = None) -> None:
+    def fit(self, codes: np.ndarray, seed: int | None = None, slopes: np.ndarray | None = None) -> None:
         """Fit the prior to sequences: in closed form first, then by gradient as long as held-out ones gain.
 
         At last it is corrected until draws vary as the codes do (`calibrate`).
@@ -221,7 +222,11 @@ class SequencePrior(GaussianMixturePrior):
         Args:
             codes: Shape `(num_sequences, num_steps, latent_dim)`, as many as components at least.
             seed: Integer that makes the result repeat.
+            slopes: By how much each number of a code raises each band of frequencies, for `LoudnessLimits`; without
+                them the limits stay as they are.
         """
+        if slopes is not None:
+            self.limits.fit(codes, slopes)
         averages = codes.mean(axis=1)
         kinds = self._mixture_of(averages, seed)
         shares = kinds.predict_proba(averages)

@@ -1,6 +1,7 @@
 """How a code follows from those before it."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -144,6 +145,7 @@ class Transitions(keras.layers.Layer):
         seed: tf.Tensor,
         temperature: float = 1.0,
         anchors: tf.Tensor | None = None,
+        limits: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
     ) -> tf.Tensor:
         """Draw the codes that follow.
 
@@ -153,6 +155,7 @@ class Transitions(keras.layers.Layer):
             seed: Two integers.
             temperature: Factor on the standard deviations.
             anchors: Where the mean of some steps shall lie, of the shape of the result: it is pulled there gently.
+            limits: What is done to each code that was drawn, before the next, `(num_samples, latent_dim)`.
 
         Returns:
             Shape `(num_samples, num_steps, latent_dim)`.
@@ -173,7 +176,7 @@ class Transitions(keras.layers.Layer):
             code = self._expected(summaries, motion.offsets[:, step], motion.pulls[:, step]) + spreads[:, step] * added
             if anchors is not None:
                 code += _PULL * (anchors[:, step] - self._summary(summaries, _ANCHORED))
-            drawn.append(tf.clip_by_value(code, self.lowest, self.highest))
+            drawn.append(limits(tf.clip_by_value(code, self.lowest, self.highest)))
             recent = tf.concat([recent, drawn[-1][:, None]], axis=1)[:, -self.memory :]
         return tf.stack(drawn, axis=1)
 
