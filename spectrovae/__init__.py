@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spectrovae.model.prior import GaussianMixturePrior
     from spectrovae.model.sequence_prior import SequencePrior
     from spectrovae.model.spectrovae import SpectroVAE
-    from spectrovae.pieces import continue_audio, generate_audio, interpolate, morph
+    from spectrovae.pieces import continue_audio, generate_audio, interpolate, morph, vary
     from spectrovae.report.callbacks import ListeningPages
     from spectrovae.report.folder import write_results
     from spectrovae.report.plotting import plot_history, plot_spectrograms
@@ -38,7 +38,7 @@ _PLACES = {
     "model.prior": ("GaussianMixturePrior",),
     "model.sequence_prior": ("SequencePrior",),
     "model.spectrovae": ("SpectroVAE",),
-    "pieces": ("continue_audio", "generate_audio", "interpolate", "morph"),
+    "pieces": ("continue_audio", "generate_audio", "interpolate", "morph", "vary"),
     "report.callbacks": ("ListeningPages",),
     "report.folder": ("write_results",),
     "report.plotting": ("plot_history", "plot_spectrograms"),
@@ -80,6 +80,7 @@ __all__ = [
     "plot_spectrograms",
     "read_audio",
     "read_history",
+    "vary",
     "write_audio",
     "write_results",
 ]

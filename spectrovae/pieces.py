@@ -1,4 +1,4 @@
-"""Music of any length from a trained model: new pieces, continuations, and one recording turned into another.
+"""Music of any length from a trained model: new pieces, continuations, variations, one recording turned into another.
 
 With one code for a window, windows overlap by a quarter or more and fade into one another (`join_windows`). With
 several codes, a sequence of them is decoded as one long window. Texture and phases are made once for the whole piece,
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import iterate_batches
@@ -154,6 +155,57 @@ def continue_audio(
     values, scales = (each[:, first_frame:] for each in _decode_one(model, np.concatenate([past, following], axis=1)))
     begun = -num_overlap % converter.hop_length  # samples of the first frame that lie before the overlap
     return _to_sound(model, values, scales, begun + num_samples, texture, seed, rng)[begun:]
+
+
+def vary(
+    model: SpectroVAE,
+    x: Any,
+    amount: float = 0.5,
+    temperature: float = 1.0,
+    seed: int | None = None,
+    texture: str = "grains",
+) -> np.ndarray:
+    """Play a variation of a recording: its course with other details.
+
+    The prior draws a new sequence of codes from the mixture components of the recording's windows, beginning with what
+    the recording begins with. The mean of some seconds is pulled along the recording's own. What both differ in from
+    that mean is mixed on the spherical way, so that a variation is as lively as the recording.
+
+    Args:
+        model: A trained model with several codes along a window.
+        x: The recording: windows `(num_windows, bins, frames, 1)` that follow one another, or a dataset of batches.
+        amount: How far to go from the recording, 0 for its reconstruction, to what is drawn, 1.
+        temperature: Factor on the prior's standard deviations.
+        seed: Integer for a variation that repeats.
+        texture: What is put on the means, as in `SpectroVAE.decode`.
+
+    Returns:
+        float32 samples in [-1, 1] at the converter's sample rate, as long as the windows are together.
+
+    Raises:
+        ValueError: If the model has one code for a window, or an argument is out of its range.
+
+    Example:
+        >>> from spectrovae import SpectroVAE
+        >>> model = SpectroVAE((32, 32, 1), 2, 2, decoder_depth=2, width=8, latent_steps=4, seed=0)
+        >>> windows = np.random.default_rng(0).random((2, 32, 32, 1))
+        >>> len(vary(model, windows, amount=0.3, seed=0)) == 2 * model.converter.window_length
+        True
+    """
+    if not 0 <= amount <= 1:
+        raise ValueError(f"`amount` must lie in [0, 1]. Received: amount={amount!r}")
+    model.num_codes_for(model.converter.num_frames)  # or says that one code stands for a window
+    windows = model.encode(x)
+    rng = numpy_generator(seed, model.seed_generator)
+    codes = windows.reshape(1, -1, model.latent_dim)
+    components = np.argmax(model.prior.responsibilities(windows), axis=-1).repeat(model.latent_steps)[None]
+    course = uniform_filter1d(codes, model.latent_steps, axis=1, mode="nearest")
+    pair = rng.integers(2**31, size=2)
+    drawn = model.prior.continue_from(components, temperature, pair, windows[:1], course)
+    angle = 0.5 * np.pi * amount
+    mixed = course + np.cos(angle) * (codes - course) + np.sin(angle) * (drawn - course)
+    moments = _decode_one(model, model.prior.limits(mixed) if amount else codes)
+    return _to_sound(model, *moments, len(windows) * model.converter.window_length, texture, seed, rng)
 
 
 def morph(

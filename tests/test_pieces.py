@@ -3,7 +3,7 @@ import pytest
 
 import spectrovae.model.transitions
 import spectrovae.pieces
-from spectrovae import SpectrogramConverter, continue_audio, generate_audio, interpolate, morph
+from spectrovae import SpectrogramConverter, continue_audio, generate_audio, interpolate, morph, vary
 from spectrovae.model.walks import window_starts
 from spectrovae.pieces import join_windows
 
@@ -299,3 +299,34 @@ def test_morph_repeats_the_first_and_ends_with_the_second(sequence_model, shifte
 def test_one_code_cannot_continue(model, windows):
     with pytest.raises(ValueError, match="latent_steps above 1.*latent_steps=1"):
         continue_audio(model, windows[:1], duration=0.1)
+
+
+def test_variations_go_from_the_recording_to_what_is_drawn(sequence_model, shifted_windows):
+    recording, converter = shifted_windows[:3], sequence_model.converter
+    levels = {}
+    for amount in (0.0, 0.3, 0.6, 1.0):
+        audio = vary(sequence_model, recording, amount, seed=1, texture="none")
+        assert len(audio) == 3 * converter.window_length
+        np.testing.assert_array_equal(vary(sequence_model, recording, amount, seed=1, texture="none"), audio)
+        levels[amount] = converter.to_spectrogram(audio)
+    distances = [np.abs(levels[amount] - levels[0.0]).mean() for amount in (0.3, 0.6, 1.0)]
+    assert 0.002 < distances[0] < distances[1] < distances[2]
+    codes = sequence_model.encode(recording).reshape(1, 12, 3)
+    expected = sequence_model.decode(codes)[0, ..., 0]
+    original = converter.to_audio(expected[None, ..., None], seed=1)[0]
+    difference = levels[0.0] - converter.to_spectrogram(original)
+    difference -= np.median(difference)  # pieces are scaled down for their peaks
+    assert np.abs(difference).mean() < 0.25 * distances[0]
+    other = vary(sequence_model, recording, 1.0, seed=2, texture="none")
+    assert np.abs(converter.to_spectrogram(other) - levels[1.0]).mean() > 0.01
+
+
+@pytest.mark.parametrize("amount", [-0.1, 1.1, float("nan")])
+def test_variations_by_impossible_amounts_are_refused(sequence_model, windows, amount):
+    with pytest.raises(ValueError, match="`amount`"):
+        vary(sequence_model, windows[:1], amount)
+
+
+def test_variations_need_several_codes(model, windows):
+    with pytest.raises(ValueError, match="one code for a window"):
+        vary(model, windows[:1])

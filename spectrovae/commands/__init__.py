@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from spectrovae.commands import continuation, generate, judge, quickstart, similar, styles, sweep, train
+from spectrovae.commands import continuation, generate, judge, quickstart, similar, styles, sweep, train, vary
 from spectrovae.parser import Parser
 from spectrovae.storage import exit_on_sigterm
 
@@ -22,6 +22,7 @@ _COMMANDS = {
     "train": train,
     "generate": generate,
     "continue": continuation,
+    "vary": vary,
     "similar": similar,
     "styles": styles,
     "judge": judge,

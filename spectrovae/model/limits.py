@@ -1,5 +1,6 @@
 """What keeps drawn codes from being louder than any music that was trained on."""
 
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -99,7 +100,7 @@ def level_slopes(codes: np.ndarray, windows: np.ndarray) -> np.ndarray:
     num_windows, num_steps, latent_dim = codes.shape
     of_step = windows.reshape(num_windows, windows.shape[1], num_steps, -1).mean(axis=3)
     edges = np.geomspace(1, windows.shape[1], NUM_BANDS + 1).astype(int) - 1
-    bands = [of_step[:, low : max(high, low + 1)].mean(axis=1) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    bands = [of_step[:, low : max(high, low + 1)].mean(axis=1) for low, high in pairwise(edges)]
     levels = np.stack(bands, axis=-1).reshape(-1, NUM_BANDS)
     codes = codes.reshape(-1, latent_dim)
     codes, levels = codes - codes.mean(axis=0), levels - levels.mean(axis=0)

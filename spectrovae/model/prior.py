@@ -79,8 +79,10 @@ class GaussianMixturePrior(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights for codes of shape `(..., latent_dim)`."""
         latent_dim = input_shape[-1]
+        if latent_dim is None:
+            raise ValueError(f"The last axis of codes must be known. Received: input_shape={input_shape}")
         shape = (self.num_components, latent_dim)
-        check_num_weights("prior", 2 * self.num_components * (latent_dim or 0))
+        check_num_weights("prior", 2 * self.num_components * latent_dim)
         self.means = self.add_weight(
             shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0, seed=self.seed), name="means"
         )
