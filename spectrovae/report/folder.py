@@ -27,6 +27,8 @@ from spectrovae.storage import PathLike, remove_leftovers, write_text
 
 _NUM_ORIGINALS = 3  # held-out windows on the page
 
+_AMOUNT = 0.5  # of the variations on the page
+
 _NUM_COMPARED = 32  # generated windows that are compared with music
 
 _MAX_TRAINING_WINDOWS = 256  # that they are compared with
@@ -151,10 +153,11 @@ def write_results(
     positions = reports[-1].windows
     enough = held_out is not None and len(positions) > 1
     diagnosis = diagnose(model, held_out if enough else training, training)
-    pairs = reconstruction_clips(model, positions[:: max(1, -(-len(positions) // _NUM_ORIGINALS))], seed)
-    shown = pairs[len(pairs) // 2]
-    write_reconstruction(*shown, converter, folder)
-    originals = [original.window for original, _ in pairs]
+    amount = _AMOUNT if model.latent_steps > 1 else None
+    rows = reconstruction_clips(model, positions[:: max(1, -(-len(positions) // _NUM_ORIGINALS))], seed, amount)
+    shown = rows[len(rows) // 2]
+    write_reconstruction(*shown[:2], converter, folder)
+    originals = [row[0].window for row in rows]
     save_figure(plot_comparison(originals, generated, converter), folder / "comparison.png")
     nearness = _nearness(model, training, held_out, seed) if enough else ""
     remarks = [nearness, f"The reconstruction shown is of {shown[0].details[0]}."]
@@ -167,7 +170,7 @@ def write_results(
         list(waveforms),
         codes,
         collection=encode_collection(model, consecutive_windows(training, converter, cache=cache)),
-        reconstructions=pairs,
+        reconstructions=rows,
         history=history,
         diagnosis=diagnosis,
         text=f"Sounds of seed {seed}, pictures and figures of the model in this folder. {nearness}".rstrip(),

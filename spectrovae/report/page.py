@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import io
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -24,6 +25,7 @@ from spectrovae.evaluation.collection import EncodedCollection, find_similar
 from spectrovae.evaluation.diagnosis import Diagnosis
 from spectrovae.evaluation.sound_distance import rmse_db
 from spectrovae.model.spectrovae import SpectroVAE
+from spectrovae.pieces import vary
 from spectrovae.report.plotting import plot_history, plot_spectrograms
 from spectrovae.storage import PathLike, remove_leftovers, write_text
 
@@ -76,7 +78,7 @@ def write_page(
     codes: np.ndarray | None = None,
     *,
     collection: EncodedCollection | None = None,
-    reconstructions: Sequence[tuple[Clip, Clip]] = (),
+    reconstructions: Sequence[tuple[Clip, ...]] = (),
     history: Mapping[str, Sequence[float]] | None = None,
     diagnosis: Diagnosis | None = None,
     text: str = "",
@@ -137,7 +139,12 @@ def write_page(
     sections = [Section("Generated sounds", _generated_text(collection), tuple(rows))]
     if reconstructions:
         rows = list(reconstructions)
-        sections.append(Section("Reconstructions", "Recordings, and what is left of them after encoding.", tuple(rows)))
+        varied = any(len(row) > 2 for row in rows)
+        title = "Reconstructions and variations" if varied else "Reconstructions"
+        remark = "Recordings, and what is left of them after encoding."
+        if varied:
+            remark += " A variation follows the course of the recording with other details."
+        sections.append(Section(title, remark, tuple(rows)))
     health = "" if diagnosis is None else str(diagnosis)
     content = make_page("What the model sounds like", text, sections, model.converter, history, health)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,12 +155,17 @@ def write_page(
 
 def to_audio(converter: SpectrogramConverter, windows: ArrayLike, seed: int | None = None) -> np.ndarray:
     """Turn windows into sound, as `converter.to_audio` does; its warnings become lines of the log."""
+    with _warnings_in_log():
+        return converter.to_audio(windows, seed=seed)
+
+
+@contextlib.contextmanager
+def _warnings_in_log() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        waveforms = converter.to_audio(windows, seed=seed)
+        yield
     for warning in caught:
         logger.warning("%s", warning.message)
-    return waveforms
 
 
 def position_text(position: WindowPosition) -> str:
@@ -174,20 +186,24 @@ def recording_clip(model: SpectroVAE, title: str, position: WindowPosition, deta
 
 
 def reconstruction_clips(
-    model: SpectroVAE, originals: Sequence[WindowPosition | PathLike], seed: int | None = None
-) -> list[tuple[Clip, Clip]]:
-    """Return recordings beside what the model makes of them.
+    model: SpectroVAE,
+    originals: Sequence[WindowPosition | PathLike],
+    seed: int | None = None,
+    amount: float | None = None,
+) -> list[tuple[Clip, ...]]:
+    """Return recordings beside what the model makes of them: their reconstruction, and a variation if asked for.
 
     Args:
         model: The model.
         originals: Positions in recordings, or files, for their first window.
-        seed: Integer for phases that repeat.
+        seed: Integer for phases and variations that repeat.
+        amount: How far each variation goes from the recording, as in `vary`; None for no variation.
 
     Raises:
         OSError: If a recording cannot be read.
         ValueError: If it cannot be decoded, or has no such position.
     """
-    pairs = []
+    rows = []
     for number, place in enumerate(originals, 1):
         position = place if isinstance(place, WindowPosition) else WindowPosition(Path(os.fspath(place)), 0.0)
         original = recording_clip(model, f"Original {number}", position)
@@ -196,8 +212,14 @@ def reconstruction_clips(
         error = f"{rmse_db(original.window, window, model.converter):.1f} dB RMSE"
         waveform = to_audio(model.converter, window, seed)
         details = (error, *_component_text(model, codes))
-        pairs.append((original, Clip(f"Reconstruction {number}", window, waveform, details)))
-    return pairs
+        row = [original, Clip(f"Reconstruction {number}", window, waveform, details)]
+        if amount is not None:
+            with _warnings_in_log():
+                waveform = vary(model, original.window[None], amount, seed=seed)
+            title, window = f"Variation {number}", model.converter.to_spectrogram(waveform)
+            row.append(Clip(title, window, waveform, (f"Varied by {amount:g} of 1",)))
+        rows.append(tuple(row))
+    return rows
 
 
 def _codes_of(model: SpectroVAE, window: np.ndarray) -> np.ndarray:

@@ -147,3 +147,15 @@ def test_page_opens_and_plays_in_a_browser(width, whole_page):
         opened.page.wait_for_function("() => document.querySelector('audio').ended")
         assert players[0].evaluate("player => player.error === null && player.played.length") == 1
         assert not opened.errors and not opened.requests
+
+
+def test_variations_stand_beside_their_recordings(sequence_model, small_converter, tmp_path):
+    rng = np.random.default_rng(0)
+    write_audio(tmp_path / "a.wav", 0.1 * rng.standard_normal(2000), small_converter.sample_rate)
+    rows = reconstruction_clips(sequence_model, [tmp_path / "a.wav"], seed=0, amount=0.25)
+    assert [clip.title for clip in rows[0]] == ["Original 1", "Reconstruction 1", "Variation 1"]
+    assert rows[0][2].details == ("Varied by 0.25 of 1",)
+    assert rows[0][2].window.shape == sequence_model.input_shape
+    page = write_page(tmp_path / "index.html", sequence_model, sequence_model.generate(1, seed=0), reconstructions=rows)
+    text = page.read_text(encoding="utf-8")
+    assert "Reconstructions and variations" in text and "follows the course of the recording" in text
