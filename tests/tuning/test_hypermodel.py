@@ -1,8 +1,11 @@
+import functools
+
 import keras_tuner
 import numpy as np
 import pytest
 from sweeps import CHOICES, IGNORED_WARNINGS
 
+from spectrovae import SpectroVAE
 from spectrovae.evaluation.sound_distance import SoundDistance
 from spectrovae.tuning import SpectroVAEHyperModel
 from spectrovae.tuning.hypermodel import GenerationDistance, SharedLinearStart
@@ -49,10 +52,14 @@ def test_models_that_cannot_be_built_fail_with_the_reason(make_hypermodel):
     ("tuner", "arguments"),
     [
         ("RandomSearch", {"max_trials": 2}),
+        ("GridSearch", {"max_trials": 2}),
+        pytest.param("BayesianOptimization", {"max_trials": 2}, marks=pytest.mark.slow),
         pytest.param("Hyperband", {"max_epochs": 2, "factor": 2}, marks=pytest.mark.slow),
     ],
 )
-def test_any_tuner_takes_the_hypermodel(tuner, arguments, make_hypermodel, windows, tmp_path):
+def test_any_tuner_takes_the_hypermodel(tuner, arguments, make_hypermodel, windows, tmp_path, monkeypatch):
+    # For so few steps compiling takes longer.
+    monkeypatch.setattr(SpectroVAE, "compile", functools.partialmethod(SpectroVAE.compile, run_eagerly=True))
     hypermodel = make_hypermodel({"decoder_depth": [2]}, measure_distance=True)
     search = getattr(keras_tuner, tuner)(hypermodel, objective="val_loss", directory=tmp_path, seed=0, **arguments)
     search.search(windows[:32], validation_data=windows[32:], epochs=1, verbose=0)
