@@ -2,16 +2,19 @@
 
 import importlib.util
 import json
+import re
 import zipfile
+from functools import partialmethod
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 from sweeps import IGNORED_WARNINGS
 
-from spectrovae import compose_collection
+from spectrovae import SpectroVAE, compose_collection
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WINDOW_LENGTH = 32 * 256
@@ -60,6 +63,25 @@ def test_help_tells_what_each_option_does(name, capsys):
 
 
 @LOUD
+def test_documented_ways_with_other_tools_run(make_model, windows):
+    model = make_model(latent_steps=4)
+    model.adapt(windows, verbose=0)
+    text = (EXAMPLES / "README.md").read_text().partition("## With other tools")[2].partition("\n## ")[0]
+    names = {"model": model, "windows": windows, "keras": keras, "tf": tf, "SpectroVAE": SpectroVAE}
+    for block in re.findall("```python\n(.+?)```", text, flags=re.DOTALL):
+        needs_more = "IPython" in block and not importlib.util.find_spec("IPython")
+        if not needs_more and "TFLiteConverter" not in block:  # test_habits.py does this with both endpoints
+            exec(block, names)
+    assert names["vectors"].shape == (48, 4) and set(names["groups"]) == {0, 1}
+    assert names["classifier"](windows[:2]).shape == (2, 3)
+    for kind in (names["HalfKL"], names["Quiet"]):
+        own = kind.from_config(model.get_config())
+        own.compile(run_eagerly=True)
+        history = own.fit(windows[:16], batch_size=8, validation_split=0.5, verbose=0).history
+        assert np.isfinite(history["loss"][0]) and np.isfinite(history["val_loss"][0])
+
+
+@LOUD
 def test_train_leaves_a_model_and_a_piece(trained):
     assert len(read_sound(trained / "piece.wav")) == 22050
     model = keras.saving.load_model(trained / "model.keras")
@@ -94,8 +116,15 @@ def test_interpolate_morphs_without_seams(trained, recordings, tmp_path):
         run("interpolate", trained / "model.keras", *ends, duration=1.0, num_steps=3)
 
 
+@pytest.fixture
+def without_compiling(monkeypatch) -> None:
+    """Have models of this process run step by step: for a few steps compiling takes longer."""
+    monkeypatch.setattr(SpectroVAE, "compile", partialmethod(SpectroVAE.compile, run_eagerly=True))
+
+
 @pytest.mark.slow
 @IGNORED_WARNINGS
+@pytest.mark.usefixtures("without_compiling")
 def test_sweep_trains_the_winner_and_continues(music, tmp_path, capsys):
     choices = ["--latent-dim", 2, 4, "--num-components=1", "--decoder-depth=2", "--width=8"]
     options = {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32}
@@ -114,6 +143,7 @@ def test_sweep_trains_the_winner_and_continues(music, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_compiling")
 def test_classic_takes_a_step(tmp_path):
     compose_collection(tmp_path / "music", num_pieces=3, duration=12.5, sample_rate=44100)
     output = tmp_path / "classic"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spectrovae import GaussianLikelihood, GaussianMixturePrior, SpectrogramConverter, SpectroVAE
+from spectrovae import GaussianLikelihood, GaussianMixturePrior, SpectrogramConverter, SpectroVAE, diagnose
 
 CONVERTER = SpectrogramConverter(sample_rate=8000, n_fft=64, hop_length=16, num_frames=32)
 BATCH_SIZE = 16
@@ -259,6 +259,13 @@ def test_copies_give_the_same(way, trained, windows, tmp_path):
     np.testing.assert_array_equal(copied.generate(2, seed=3), trained.generate(2, seed=3))
 
 
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    trained.export(folder)
+    return folder
+
+
 @pytest.mark.parametrize("latent_steps", [1, 4])
 def test_export_runs_without_the_library(latent_steps, trained, windows, tmp_path):
     model = trained
@@ -290,6 +297,35 @@ def test_parts_are_layers_of_other_models(trained, windows):
     for part, expected in ((trained.encoder, trained.encoder(windows[:2])), (trained, trained(windows[:2]))):
         other = keras.Model(inputs, keras.layers.Flatten()(part(inputs)))
         np.testing.assert_allclose(other(windows[:2]), np.reshape(expected, (2, -1)), rtol=1e-5)
+    codes = keras.Input(trained.code_shape)
+    other = keras.Model(codes, trained.likelihood(trained.decoder(codes)))
+    drawn = trained.prior.sample(2, seed=0)
+    np.testing.assert_allclose(np.clip(other(drawn), 0, 1), trained.decode(drawn), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("endpoint", ["encode", "decode"])
+def test_exported_endpoints_run_in_lite_rt(endpoint, trained, exported, windows):
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(exported), signature_keys=[endpoint])
+    runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(endpoint)
+    codes = trained.encode(windows[:3])
+    given, expected = (windows[:3], codes) if endpoint == "encode" else (codes, trained.decode(codes))
+    (result,) = runner(**{"windows" if endpoint == "encode" else "codes": given}).values()
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the converter
+@pytest.mark.parametrize("part", ["encoder", "decoder", "model"])
+def test_parts_run_in_onnx(part, trained, windows, tmp_path):
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    network = trained if part == "model" else getattr(trained, part)
+    network.export(tmp_path / "part.onnx", format="onnx", verbose=False)
+    session = runtime.InferenceSession(tmp_path / "part.onnx")
+    given = trained.encode(windows[:3]) if part == "decoder" else windows[:3]
+    (result,) = session.run(None, {session.get_inputs()[0].name: given})
+    np.testing.assert_allclose(result, network(given), atol=1e-5)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -339,6 +375,28 @@ def test_prior_trains_in_another_model():
     assert losses[-1] < losses[0] - 1
 
 
+def test_summary_names_the_parts(trained, capsys):
+    trained.summary(expand_nested=True)
+    shown = capsys.readouterr().out
+    for part in ("encoder (Functional)", "decoder (Functional)", "prior (GaussianMixturePrior)", "texture (Texture)"):
+        assert part in shown
+    assert "linear_mean" in shown and "deep_window" in shown
+
+
+def test_values_show_themselves_as_print_does(trained, windows):
+    diagnosis = diagnose(trained, windows[:8])
+    assert repr(diagnosis) == str(diagnosis) and "Verdict" in repr(diagnosis)
+    namespace = {"SpectrogramConverter": SpectrogramConverter}
+    assert eval(repr(CONVERTER), namespace) == CONVERTER
+
+
+def test_sound_plays_in_notebooks(trained):
+    display = pytest.importorskip("IPython.display")
+    clips = CONVERTER.to_audio(trained.generate(2, seed=0, temperature=0))
+    sound = display.Audio(clips[0], rate=CONVERTER.sample_rate)
+    assert clips.shape == (2, 512) and len(sound.data) == 44 + 2 * 512 and "<audio" in sound._repr_html_()
+
+
 def test_global_seed_decides_weights_and_draws(windows):
     results = []
     for _ in range(2):
@@ -358,7 +416,7 @@ def test_mixed_precision_trains_near_full_precision(policy, still, windows):
     finally:
         keras.config.set_dtype_policy("float32")
     model.set_weights(still.model.get_weights())
-    model.compile(keras.optimizers.SGD(0.0))
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)  # for so few steps compiling takes longer
     loss = model.evaluate(windows, verbose=0, return_dict=True)["loss"]
     expected = still.model.evaluate(windows, verbose=0, return_dict=True)["loss"]
     assert loss == pytest.approx(expected, rel=0.01, abs=10)

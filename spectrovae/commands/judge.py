@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from spectrovae.commands.options import add_window, count, make_converter
+from spectrovae.commands.options import add_window, count, make_converter, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--num-windows", type=count, default=128, help="to reconstruct and to generate (%(default)s)")
     textures = ("grains", "noise", "none")
     model.add_argument("--texture", choices=textures, default="grains", help="of generated windows (%(default)s)")
-    model.add_argument("--seed", type=int, default=0, help="repeats the result (%(default)s)")
+    model.add_argument("--seed", type=seed, default=0, help="repeats the result (%(default)s)")
     add_window(parser, "for sounds: the window that is compared")
 
 

@@ -22,6 +22,18 @@ def count(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """Return a whole number from 0 to 2 ** 32 - 1.
+
+    Example:
+        >>> seed("7")
+        7
+    """
+    if not text.isdecimal() or int(text) >> 32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2 ** 32 - 1, received {text!r}")
+    return int(text)
+
+
 def component(text: str) -> int | str:
     """Return what names a mixture component: its number from 0 on, or its name.
 
@@ -50,12 +62,13 @@ def add_draws(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="below 1 more typical, above 1 more varied (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, help="the same seed gives the same sound; by default each run differs")
+    parser.add_argument("--seed", type=seed, help="the same seed gives the same sound; by default each run differs")
 
 
 def add_window(parser: argparse.ArgumentParser, title: str = "window") -> None:
     """Add the settings of a converter."""
-    window = parser.add_argument_group(title)
+    text = "All that is heard: --sample-rate 44100 --n-fft 2048 --hop-length 512, at twice the cost."
+    window = parser.add_argument_group(title, text)
     window.add_argument("--sample-rate", type=count, default=22050, help="Hz; keeps frequencies to half (%(default)s)")
     window.add_argument("--n-fft", type=count, default=1024, help="samples per frame (%(default)s)")
     window.add_argument("--hop-length", type=count, default=256, help="samples between frames (%(default)s)")

@@ -12,7 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
-from spectrovae.commands.options import count
+from spectrovae.commands.options import count, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=count, default=30, help="passes over the music (%(default)s)")
     parser.add_argument("--num-pieces", type=count, default=48, help="pieces of 20 s to compose (%(default)s)")
     parser.add_argument("--latent-steps", type=count, help="codes along a window (one for 16 frames)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the music and the training (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="decides the music and the training (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:

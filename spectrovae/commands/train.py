@@ -6,6 +6,9 @@ After each epoch the output folder holds `checkpoint.keras` (to continue from), 
 `spectrovae generate`) and `log.csv`. At the end it also gets sounds, pictures, `index.html` to listen on, and
 `summary.txt`, which says whether the model is healthy and what became of each file. With `--pages 10` a page is
 written every ten epochs. With `--tensorboard` the command `tensorboard --logdir my_music` shows curves and sounds.
+
+With `--from other.keras` training begins with a model of other recordings, of whose sizes and windows it then is: the
+linear start, the prior and the texture are made anew from these recordings, and what its convolutions learned is kept.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectrovae.commands.options import add_cache, add_window, count, make_converter
+from spectrovae.commands.options import add_cache, add_window, count, make_converter, seed
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+    from spectrovae import SpectroVAE
 
 MODEL_ARGUMENTS = ("latent_dim", "num_components", "decoder_depth", "width", "likelihood", "posterior", "latent_steps")
 
@@ -29,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("audio", type=Path, nargs="+", help="folders or files")
     parser.add_argument(
         "--output", type=Path, default=Path("trained"), help="folder to write to and to continue from (%(default)s)"
+    )
+    parser.add_argument(
+        "--from", type=Path, dest="saved", metavar="MODEL", help="model of other recordings to begin with"
     )
     parser.add_argument("--epochs", type=count, default=50, help="in all, earlier runs included (%(default)s)")
     parser.add_argument("--batch-size", type=count, default=16, help="windows per gradient step (%(default)s)")
@@ -42,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=count, default=5, help="sounds to generate at the end (%(default)s)")
     parser.add_argument("--pages", type=count, help="epochs between pages to listen on while training")
     parser.add_argument("--tensorboard", action="store_true", help="log curves, sounds and pictures for TensorBoard")
-    parser.add_argument("--seed", type=int, help="decides the split, initial weights and all random draws")
+    parser.add_argument("--seed", type=seed, help="decides the split, initial weights and all random draws")
     # The defaults are those of SpectroVAE. A test compares them, since importing the model here would take seconds.
     model = parser.add_argument_group("model")
     model.add_argument("--latent-dim", type=count, default=32, help="size of a code (%(default)s)")
@@ -72,9 +80,13 @@ def run(options: argparse.Namespace) -> None:
     if options.mixed_precision:
         keras.config.set_dtype_policy("mixed_bfloat16")
 
-    converter = make_converter(options)
-    settings = {name: getattr(options, name) for name in (*MODEL_ARGUMENTS, "seed")}
-    model = SpectroVAE(converter.window_shape, converter=converter, **settings)
+    if options.saved is None:
+        converter = make_converter(options)
+        settings = {name: getattr(options, name) for name in (*MODEL_ARGUMENTS, "seed")}
+        model = SpectroVAE(converter.window_shape, converter=converter, **settings)
+    else:
+        model = _begin_with(options)
+        converter = model.converter
     model.compile(default_optimizer(options.learning_rate))
 
     datasets = audio_dataset(
@@ -94,6 +106,26 @@ def run(options: argparse.Namespace) -> None:
     )
     print(f"\n{options.output} holds model.keras, log.csv, sounds and pictures. Epochs so far: {len(history['loss'])}.")
     print(diagnosis)
+
+
+def _begin_with(options: argparse.Namespace) -> SpectroVAE:
+    """Load the model to begin with, to be adapted when training begins."""
+    from spectrovae import load_model
+
+    saved = load_model(options.saved)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name in (*MODEL_ARGUMENTS, "sample_rate", "n_fft", "hop_length", "num_frames"):
+        value, own = getattr(options, name), getattr(saved, name, getattr(saved.converter, name, None))
+        if value not in (parser.get_default(name), own):
+            option = name.replace("_", "-")
+            raise ValueError(f"{options.saved} has {name}={own!r}. Leave out --{option}. Received: {name}={value!r}")
+    config = {name: value for name, value in saved.get_config().items() if name != "dtype"}  # of this run
+    config |= {"component_names": None, "seed": saved.seed if options.seed is None else options.seed}
+    model = type(saved).from_config(config)
+    model.set_weights(saved.get_weights())
+    model.num_adapted_windows.assign(0)  # the first `fit` adapts it to the new recordings
+    return model
 
 
 def _make_callbacks(
