@@ -39,22 +39,23 @@ def generate_audio(
     texture: str = "grains",
     waypoint_interval: float | None = None,
 ) -> np.ndarray:
-    """Compose a piece: a walk through the latent space from one draw of the prior to the next.
+    """Compose a piece that goes on as the recordings do.
 
-    At every moment the code is distributed as a draw of the component is, so that the way is as varied as the
-    draws are, and not an average of them. Between draws of two components it has a mean and a spread between
-    theirs. Where there are several codes along a window, each follows from those before it as the prior says, and
-    it is the mean of some seconds that walks from way point to way point (`SequencePrior.compose`).
+    Where there are several codes along a window, each follows from those before it as the prior says, and the mean of
+    some seconds follows where music like it went (`SequencePrior.compose`). With one code for a window, a piece is a
+    walk from one draw of the prior to the next. At every moment its code is distributed as a draw of the component is,
+    so that the way is as varied as the draws are. Between two components it has a mean and a spread between theirs.
 
     Args:
         model: A trained model.
         duration: Length in seconds.
         component: Index or name of the mixture component to stay in; or several, to go from one to the next in
-            that order, each for as long; or None, to draw the component of each way point from the mixture.
+            that order, each for as long; or None, to go where the music goes, with one code for a window to draw the
+            component of each way point from the mixture.
         temperature: Factor on the prior's standard deviations: below 1 more typical, above 1 more daring.
         seed: Integer for a piece that repeats.
         texture: What is put on the means, as in `SpectroVAE.decode`.
-        waypoint_interval: Seconds from draw to draw; by default the length of two windows.
+        waypoint_interval: Seconds from draw to draw with one code for a window; by default the length of two windows.
 
     Returns:
         float32 samples in [-1, 1] at the converter's sample rate, `duration` seconds of them.
@@ -86,6 +87,8 @@ def generate_audio(
     components = _choose_components(model, component, num_waypoints, rng)
     if model.latent_steps > 1:
         num_steps = model.num_codes_for(model.converter.num_frames_of(duration))
+        if component is None:
+            components[1:] = -1
         codes = model.prior.compose(components[None], num_steps, temperature, rng.integers(2**31, size=2))
         moments = _decode_one(model, codes)
     else:

@@ -19,6 +19,7 @@ from spectrovae import (
     SpectrogramConverter,
     SpectroVAE,
 )
+from spectrovae.model.course import Course
 from spectrovae.model.likelihood import BernoulliLikelihood
 from spectrovae.model.limits import LoudnessLimits
 from spectrovae.model.networks import LinearUpsampling1D, SeparableDense, SeparableDenseTranspose
@@ -31,6 +32,7 @@ TABLE = {
     SpectrogramConverter: {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32},
     GaussianMixturePrior: {"num_components": 3, "learn_weights": True, "min_scale": 0.01, "seed": 1},
     SequencePrior: {"num_components": 3, "learn_weights": True, "min_scale": 0.01, "seed": 1, "num_experts": 2},
+    Course: {"latent_dim": 3},
     LoudnessLimits: {"latent_dim": 1},
     Transitions: {"latent_dim": 3, "num_experts": 2, "memory": 5, "min_scale": 0.01},
     LinearUpsampling1D: {"size": 4},

@@ -10,15 +10,15 @@ from tensorflow_probability import distributions as tfd
 
 from spectrovae.checks import check_factor, check_positive_int
 from spectrovae.model.calibration import calibrate
+from spectrovae.model.course import Course
 from spectrovae.model.distributions import stateless_seed
 from spectrovae.model.prior import GaussianMixturePrior
 from spectrovae.model.transitions import Motion, Transitions
-from spectrovae.model.walks import walk_between
 from spectrovae.training.metrics import LIVE_SHARE
 from spectrovae.training.optimizer import ArrayAdam
 
 _BATCH_SIZE, _LEARNING_RATE, _MAX_EPOCHS, _MIN_SEQUENCES = 64, 4e-3, 6, 64
-_WINDOWS_PER_WAYPOINT = 2
+_NUM_DRAWS = 4  # of each component, where there is no music to take a course from
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -85,6 +85,7 @@ class SequencePrior(GaussianMixturePrior):
         self.log_draw_factors = self.add_weight(
             shape=shape, initializer="zeros", trainable=False, name="log_draw_factors"
         )
+        self.course = Course(latent_dim, name="course")
         self.transitions = Transitions(latent_dim, self.num_experts, num_steps, self.min_scale, name="transitions")
 
     @property
@@ -145,18 +146,18 @@ class SequencePrior(GaussianMixturePrior):
             components = tf.random.stateless_categorical(logits, num_samples, pair + tf.constant([1, 0]))[0].numpy()
         else:
             components = np.full(num_samples, component)
-        num_waypoints = 1 + round(num_steps / (_WINDOWS_PER_WAYPOINT * self.num_steps))
-        return self.compose(components[:, None].repeat(num_waypoints, axis=1), num_steps, temperature, pair)
+        return self.compose(components[:, None], num_steps, temperature, pair)
 
     def compose(self, components: np.ndarray, num_steps: int, temperature: float, seed: tf.Tensor) -> tf.Tensor:
-        """Draw sequences of any length that go from one kind of sound to the next.
+        """Draw sequences of any length, which go on as the music does that the prior was fitted to.
 
         What learned from windows does not know how music keeps to itself for longer: alone it wanders off, into silence
-        for one. So windows are drawn first as way points. The sequence begins as the first of them, and its mean is
-        pulled gently along a smooth walk through theirs.
+        for one. So the mean of some steps is pulled along a course (`Course`): from where the first window ends to where
+        music like it went, and so on, by half a window at a time.
 
         Args:
-            components: The component of each way point, evenly spaced in time, `(num_samples, num_waypoints)`.
+            components: The components that parts of equal length shall be of, `(num_samples, num_parts)`; -1 for what
+                follows by itself, but not in the first part.
             num_steps: Length of the sequences; up to that of a window they are exact draws from the prior.
             temperature: Factor on the standard deviations, 0 or more.
             seed: Two integers.
@@ -164,21 +165,30 @@ class SequencePrior(GaussianMixturePrior):
         Returns:
             A float32 tensor of shape `(num_samples, num_steps, latent_dim)`.
         """
-        num_samples, num_waypoints = components.shape
-        drawn = self.continue_from(
-            np.repeat(components.reshape(-1, 1), self.num_steps, axis=1), temperature, seed
-        ).numpy()
-        drawn = drawn.reshape(num_samples, num_waypoints, self.num_steps, -1)
-        start = drawn[:, 0, :num_steps]
-        num_left = num_steps - start.shape[1]
-        if not num_left:
-            return tf.constant(start)
-        means, scales = (np.asarray(values)[components] for values in (self.means, self.scales))
-        deviations = (drawn.mean(axis=2) - means) / scales
-        anchors = np.stack([walk_between(*way, num_steps) for way in zip(means, scales, deviations, strict=True)])
-        of_step = components[:, np.arange(num_steps) * num_waypoints // num_steps]
-        following = self.continue_from(of_step[:, -num_left:], temperature, seed + 1, start, anchors[:, -num_left:])
+        start = self.continue_from(components[:, :1].repeat(self.num_steps, axis=1), temperature, seed)
+        num_first = self.num_steps
+        if num_steps <= num_first:
+            return start[:, :num_steps]
+        course = self.course if self.course.is_known else self._course_of_draws(temperature, seed)
+        half = max(1, self.num_steps // 2)
+        wanted = components[:, np.arange(num_first, num_steps, half) * components.shape[1] // num_steps]
+        rng = np.random.default_rng(np.asarray(seed).astype(np.uint32))
+        points, owners = course.walk(start.numpy()[:, -half:].mean(axis=1), wanted, rng)
+        position = np.arange(1, num_steps - num_first + 1) / half
+        left = np.minimum(position.astype(int), points.shape[1] - 2)
+        share = np.minimum(position - left, 1)[:, None]
+        anchors = (1 - share) * points[:, left] + share * points[:, left + 1]
+        of_step = owners.repeat(half, axis=1)[:, : num_steps - num_first]
+        following = self.continue_from(of_step, temperature, np.asarray(seed) + 1, start, anchors)
         return tf.concat([start, following], axis=1)
+
+    def _course_of_draws(self, temperature: float, seed: tf.Tensor) -> Course:
+        """Return a course of sequences drawn from a prior that has not been fitted."""
+        components = np.arange(self.num_components).repeat(_NUM_DRAWS)
+        drawn = self.continue_from(components[:, None].repeat(self.num_steps, axis=1), temperature, seed)
+        course = Course(self.means.shape[1])
+        course.fit(drawn.numpy(), components)
+        return course
 
     def continue_from(
         self,
@@ -243,6 +253,7 @@ class SequencePrior(GaussianMixturePrior):
             if codes.shape[1] > 1:
                 calibrate(self, codes, shares, seed)
         self.assign_weights(shares.mean(axis=0), len(codes))
+        self.course.fit(codes, np.argmax(shares, axis=1), seed)
 
     def revive(self, shares: np.ndarray, live_share: float = LIVE_SHARE) -> dict[int, int]:
         """Split components that have much to do, as in `GaussianMixturePrior`; they go on alike."""
