@@ -1,7 +1,7 @@
 """Pictures of spectrograms and of the course of training.
 
 Each function returns a `matplotlib.figure.Figure` that belongs to no global state: it needs no closing, and works
-without a display and in threads. Save it with `figure.savefig("picture.png")`.
+without a display and in threads. A notebook shows it; save it with `figure.savefig("picture.png")`.
 """
 
 from __future__ import annotations
@@ -208,11 +208,11 @@ def plot_history(history: keras.callbacks.History | Mapping[str, Sequence[float]
 
 def _panels(num_panels: int, num_columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Make a figure with a grid of panels, each `width` x `height` inches; the last row may be shorter."""
-    from matplotlib.figure import Figure
+    from spectrovae.report.figure import Picture
 
     num_columns = min(num_columns, num_panels)
     num_rows = math.ceil(num_panels / num_columns)
-    figure = Figure(figsize=(width * num_columns + 0.8, height * num_rows), dpi=120, layout="constrained")
+    figure = Picture(figsize=(width * num_columns + 0.8, height * num_rows), dpi=120, layout="constrained")
     grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes in grid[num_panels:]:
         axes.remove()
