@@ -152,8 +152,8 @@ class SequencePrior(GaussianMixturePrior):
         """Draw sequences of any length, which go on as the music does that the prior was fitted to.
 
         What learned from windows does not know how music keeps to itself for longer: alone it wanders off, into silence
-        for one. So the mean of some steps is pulled along a course (`Course`): from where the first window ends to where
-        music like it went, and so on, by half a window at a time.
+        for one. So the mean of some steps is pulled along a course (`Course`): from where the first window ends to
+        where music like it went, and so on, by half a window at a time.
 
         Args:
             components: The components that parts of equal length shall be of, `(num_samples, num_parts)`; -1 for what

@@ -156,7 +156,7 @@ def write_results(
     amount = _AMOUNT if model.latent_steps > 1 else None
     rows = reconstruction_clips(model, positions[:: max(1, -(-len(positions) // _NUM_ORIGINALS))], seed, amount)
     shown = rows[len(rows) // 2]
-    write_reconstruction(*shown[:2], converter, folder)
+    write_reconstruction(shown[0], shown[1], converter, folder)
     originals = [row[0].window for row in rows]
     save_figure(plot_comparison(originals, generated, converter), folder / "comparison.png")
     nearness = _nearness(model, training, held_out, seed) if enough else ""
