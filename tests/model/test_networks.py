@@ -118,6 +118,9 @@ def test_decoder_of_several_codes_gives_each_frame_its_own():
     ("arguments", "message"),
     [
         ({"input_shape": (32, 24, 1), "depth": 4}, "frames must be a multiple of 16.*frames=24"),
+        ({"input_shape": (32, 24, 1), "depth": 4}, "Choose a smaller `decoder_depth`"),
+        ({"input_shape": (32, 47, 1), "depth": 1}, "frames=47. Choose an even number of frames"),
+        ({"input_shape": (32, 1, 1), "depth": 1}, "frames=1. Choose an even number of frames"),
         ({"input_shape": (32, 32)}, r"\(bins, frames, 1\).*\(32, 32\)"),
         ({"depth": 0}, "depth=0"),
         ({"latent_steps": 0}, "latent_steps=0"),

@@ -230,6 +230,8 @@ BAD_DATA = {
     "another shape": (lambda windows: windows[:, :16], r"\(num_windows, 32, 32, 1\).*\(48, 16, 32, 1\)"),
     "words": (lambda windows: np.full(windows.shape, "a"), "must be numbers.*string"),
     "complex": (lambda windows: windows.astype(np.complex64), "must be numbers.*complex64"),
+    "a little too loud": (lambda windows: spoilt(windows, 1.0001), r"values from .* to 1\.0001"),
+    "a little too quiet": (lambda windows: spoilt(windows, -0.00011), r"values from -0\.00011"),
     "nothing": (lambda windows: windows[:0], "`inputs` is empty"),
 }
 
@@ -272,6 +274,33 @@ def test_a_batch_may_be_larger_than_the_data(make_model, windows):
     batches = tf.data.Dataset.from_tensor_slices(windows[:3]).batch(64, drop_remainder=True)
     with pytest.raises(ValueError, match="`inputs` is empty"):
         model.fit(batches, verbose=0)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "heteroscedastic_gaussian", "bernoulli"])
+def test_values_beyond_the_range_by_rounding_train(make_model, windows, likelihood):
+    model = make_model(likelihood=likelihood)
+    model.compile(run_eagerly=True)
+    odd = np.concatenate([spoilt(windows, 1.00009)[-8:], spoilt(windows, -0.00009)[-8:]])
+    history = model.fit(odd, batch_size=16, verbose=0)
+    assert np.isfinite(history.history["loss"]).all() and np.isfinite(model.generate(2, seed=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "depth", "sample_rate"), [((32, 2, 1), 1, 100), ((34, 46, 1), 1, 384_000), ((2, 4, 1), 2, 8000)]
+)
+def test_tiny_and_odd_windows_train_and_sound(shape, depth, sample_rate):
+    converter = SpectrogramConverter(sample_rate, 2 * shape[0], max(1, shape[0] // 2), shape[1], num_iterations=2)
+    model = SpectroVAE(shape, 2, 2, decoder_depth=depth, width=8, converter=converter, seed=0)
+    model.compile(run_eagerly=True)
+    windows = np.random.default_rng(0).uniform(0, 0.7, (8, *shape)).astype(np.float32)
+    assert np.isfinite(model.fit(windows, batch_size=8, verbose=0).history["loss"]).all()
+    model.finish_training(windows)
+    generated = model.generate(2, seed=0)
+    assert generated.shape == (2, *shape) and np.isfinite(generated).all()
+    waveforms = converter.to_audio(0.5 * generated, seed=0)
+    assert waveforms.shape == (2, converter.window_length) and np.isfinite(waveforms).all()
+    if converter.window_length >= converter.n_fft:  # two frames are too short to be analysed by themselves
+        assert converter.to_spectrogram(waveforms).shape == generated.shape
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64"])
