@@ -25,6 +25,10 @@ OPTIONS = shlex.split(
 )
 
 
+POOR = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A program that knows no characters but ASCII; it may have 64 files open."""
+
+
 def is_training(folder: Path) -> bool:
     return len(read_history(folder / "output").get("loss", [])) >= 2
 
@@ -35,26 +39,33 @@ def is_decoding(folder: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "number", "status"),
-    [(is_training, signal.SIGTERM, 143), (is_training, signal.SIGINT, 130), (is_decoding, signal.SIGTERM, 143)],
+    ("stage", "number", "status", "is_poor"),
+    [
+        (is_training, signal.SIGTERM, 143, False),
+        (is_training, signal.SIGINT, 130, True),
+        (is_decoding, signal.SIGTERM, 143, False),
+    ],
 )
 def test_interrupted_training_ends_and_leaves_only_its_epochs(
-    stage: Callable[[Path], bool], number: int, status: int, tmp_path: Path
+    stage: Callable[[Path], bool], number: int, status: int, is_poor: bool, tmp_path: Path
 ):
     # Decoding has to last for a moment.
-    compose_collection(tmp_path / "music", num_pieces=3, duration=3.0 if stage is is_training else 60.0)
+    compose_collection(tmp_path / "größe 音", num_pieces=3, duration=3.0 if stage is is_training else 60.0)
     (tmp_path / "temporary").mkdir()
     command = [
         sys.executable,
         "-m",
         "spectrovae",
         "train",
-        str(tmp_path / "music"),
+        str(tmp_path / "größe 音"),
         "--output",
         str(tmp_path / "output"),
         *OPTIONS,
     ]
     environment = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    if is_poor:
+        command = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command]
+        environment |= POOR
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

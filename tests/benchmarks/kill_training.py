@@ -11,6 +11,7 @@ gained: by so much three of them differed.
 """
 
 import argparse
+import atexit
 import json
 import multiprocessing
 import os
@@ -46,7 +47,9 @@ def train(words: list[str], temporary: Path, log: Path) -> None:
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(run_command(words))
+    status = run_command(words)
+    atexit._run_exitfuncs()  # which forked programs do not call
+    sys.exit(status)
 
 
 class Training:
@@ -131,7 +134,7 @@ def measure(
     stop = threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.02):
+        while not stop.wait(0.1):
             killed.check_files(load=False)
 
     watcher = threading.Thread(target=watch)
