@@ -9,6 +9,7 @@ from spectrovae.checks import check_positive_int
 
 _SIZE = 1024  # pairs of half windows: 260 kB with codes of 32 numbers
 _NUM_NEIGHBOURS = 4
+_STAY = 0.9  # probability of a step to keep to its component: by nearness alone every other step would change it
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -29,7 +30,7 @@ class Course(keras.layers.Layer):
     Example:
         >>> course = Course(latent_dim=1)
         >>> course.fit(codes=np.array([[[0.0], [1.0]], [[1.0], [2.0]]]), components=np.array([0, 1]))
-        >>> points, components = course.walk(np.array([[0.25]]), np.array([[0, 1]]), np.random.default_rng(0))
+        >>> points, components = course.walk(np.array([[0.25]]), np.array([[0, 0, 1]]), np.random.default_rng(0))
         >>> points.ravel().tolist(), components.tolist()
         ([0.25, 1.0, 2.0], [[0, 1]])
     """
@@ -68,7 +69,8 @@ class Course(keras.layers.Layer):
 
         Args:
             starts: Shape `(num_walks, latent_dim)`.
-            components: The component that each step shall be in, `(num_walks, num_steps)`; -1 for any.
+            components: The component of the start and those that the steps shall be in, `(num_walks, 1 + num_steps)`;
+                -1 for a step that may go anywhere, which one in ten does.
             rng: Draws the steps.
 
         Returns:
@@ -77,8 +79,10 @@ class Course(keras.layers.Layer):
         """
         is_known = self.components.numpy() >= 0
         pairs, owners = self.pairs.numpy()[is_known], self.components.numpy()[is_known]
-        points, chosen = [np.asarray(starts, np.float32)], []
-        for wanted in components.T:
+        points, chosen = [np.asarray(starts, np.float32)], [components[:, 0]]
+        for wanted in components.T[1:]:
+            stays = (wanted < 0) & (rng.random(len(wanted)) < _STAY)
+            wanted = np.where(stays, chosen[-1], wanted)
             fits = (owners == wanted[:, None]) | (wanted[:, None] < 0)  # (num_walks, num_pairs)
             fits |= ~fits.any(axis=1, keepdims=True)
             squares = np.square(points[-1][:, None] - pairs[:, 0]).sum(axis=-1)
@@ -87,7 +91,7 @@ class Course(keras.layers.Layer):
             nearest = order[np.arange(len(order)), rng.integers(num_near)]
             points.append(pairs[nearest, 1])
             chosen.append(np.where(wanted < 0, owners[nearest], wanted))
-        return np.stack(points, axis=1), np.stack(chosen, axis=1)
+        return np.stack(points, axis=1), np.stack(chosen[1:], axis=1)
 
     def get_config(self) -> dict:
         """Return the arguments of the layer."""

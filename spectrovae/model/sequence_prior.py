@@ -171,9 +171,9 @@ class SequencePrior(GaussianMixturePrior):
             return start[:, :num_steps]
         course = self.course if self.course.is_known else self._course_of_draws(temperature, seed)
         half = max(1, self.num_steps // 2)
-        wanted = components[:, np.arange(num_first, num_steps, half) * components.shape[1] // num_steps]
+        of_part = np.concatenate([[0], np.arange(num_first, num_steps, half) * components.shape[1] // num_steps])
         rng = np.random.default_rng(np.asarray(seed).astype(np.uint32))
-        points, owners = course.walk(start.numpy()[:, -half:].mean(axis=1), wanted, rng)
+        points, owners = course.walk(start.numpy()[:, -half:].mean(axis=1), components[:, of_part], rng)
         position = np.arange(1, num_steps - num_first + 1) / half
         left = np.minimum(position.astype(int), points.shape[1] - 2)
         share = np.minimum(position - left, 1)[:, None]
