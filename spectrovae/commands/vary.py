@@ -13,7 +13,7 @@ import argparse
 import random
 from pathlib import Path
 
-from spectrovae.commands.options import add_model
+from spectrovae.commands.options import add_model, seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="below 1 more typical, above 1 more varied (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, help="the same seed gives the same sound; by default each run differs")
+    parser.add_argument("--seed", type=seed, help="the same seed gives the same sound; by default each run differs")
     parser.add_argument("--output", type=Path, default=Path("variations"), help="folder to write to (%(default)s)")
 
 
