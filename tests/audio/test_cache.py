@@ -1,5 +1,7 @@
 """Tests of `spectrovae.audio.cache`: what others put into a cache, or take out of it while it is used."""
 
+import contextlib
+import gc
 import os
 import resource
 import shutil
@@ -143,11 +145,14 @@ def limit_open_files():
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def limit(number: int) -> None:
+        gc.collect()  # what earlier tests left open would be closed at any time
         highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-        # Descriptors below the limit that are free already count as well: the lowest free one is taken.
-        free = set(range(highest)) - {int(name) for name in os.listdir("/proc/self/fd")}
-        held.extend(os.open(os.devnull, os.O_RDONLY) for _ in free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + number, limits[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(number):
+            os.close(held.pop())
 
     held: list[int] = []
     yield limit
