@@ -88,16 +88,18 @@ class Watched:
         self.folder = place / ("cache" if job is decode else "output")
         self.num_reads = 0
         self.problems: list[str] = []
+        self.lock = threading.Lock()  # held while files are looked at, or removed by this script itself
 
     def look(self) -> None:
         """Read all files that can be seen; a hidden one is in the making."""
-        for path in sorted(self.folder.glob("[!.]*")):
-            try:
-                if not is_whole(path):
-                    self.problems.append(f"{path.name} is not whole")
-            except Exception as error:
-                self.problems.append(f"{path.name}: {error!r}")
-            self.num_reads += 1
+        with self.lock:
+            for path in sorted(self.folder.glob("[!.]*")):
+                try:
+                    if not is_whole(path):
+                        self.problems.append(f"{path.name} is not whole")
+                except Exception as error:
+                    self.problems.append(f"{path.name}: {error!r}")
+                self.num_reads += 1
 
     def look_on(self, stop: threading.Event) -> None:
         """Look again and again."""
@@ -139,9 +141,10 @@ def measure(job: Callable[[Path], None], kills: int, seed: int, place: Path) -> 
     try:
         seconds = watched.complete()
         for number in range(kills):
-            for path in watched.folder.iterdir():
-                if job is decode or generator.random() < 0.5:  # else the earlier file is to be replaced
-                    path.unlink()
+            with watched.lock:
+                for path in sorted(watched.folder.iterdir()):
+                    if job is decode or generator.random() < 0.5:  # else the earlier file is to be replaced
+                        path.unlink()
             process = watched.start()
             time.sleep(generator.uniform(0, seconds))
             process.kill()
