@@ -25,6 +25,7 @@ _OFFSET_BLOCKS_PER_SECOND = 10
 # Longer blocks are cut into pieces of this many samples.
 _MAX_BLOCK_LENGTH = 1 << 18
 _MAX_DYNAMIC_RANGE = 400  # dB: float32 can hold what lies below
+_AUDIBLE_DB = -60.0
 
 
 def stream_magnitudes(blocks: Iterable[np.ndarray], n_fft: int, hop_length: int) -> Iterator[np.ndarray]:
@@ -460,3 +461,20 @@ def fitting_converter(converter: SpectrogramConverter | None, window_shape: tupl
             f"the model input_shape=converter.window_shape. Received: converter={converter!r}"
         )
     return converter
+
+
+def audible_changes(levels: np.ndarray) -> np.ndarray:
+    """Return by how much pixels change from frame to frame, of those that are above -60 dB in both frames.
+
+    Args:
+        levels: In dB, `(bins, frames)`.
+
+    Returns:
+        The sizes of the changes in dB, in one row.
+
+    Example:
+        >>> audible_changes(np.array([[-10.0, -16.0, -70.0], [-20.0, -19.0, -15.0]]))
+        array([6., 1., 4.])
+    """
+    is_audible = (levels[:, 1:] > _AUDIBLE_DB) & (levels[:, :-1] > _AUDIBLE_DB)
+    return np.abs(np.diff(levels))[is_audible]

@@ -9,10 +9,8 @@ import librosa
 import numpy as np
 import scipy.signal
 
-from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.audio.spectrogram import SpectrogramConverter, audible_changes
 from spectrovae.evaluation.sound_distance import maximum_mean_discrepancy, median_bandwidths
-
-_AUDIBLE_DB = -60.0
 
 _FRAMES_PER_SECOND = 43  # for onsets and chroma, about: the hop is a power of two
 
@@ -92,10 +90,8 @@ def spectral_flux(window: np.ndarray, converter: SpectrogramConverter) -> float:
         >>> round(spectral_flux(window, converter), 3)
         8.0
     """
-    levels = converter.to_decibels(window)
-    is_audible = (levels[:, 1:] > _AUDIBLE_DB) & (levels[:, :-1] > _AUDIBLE_DB)
-    steps = np.abs(np.diff(levels))[is_audible]
-    return float(steps.mean()) if steps.size else float("nan")
+    changes = audible_changes(converter.to_decibels(window))
+    return float(changes.mean()) if changes.size else float("nan")
 
 
 def rhythm_and_harmony(clips: Any, sample_rate: int) -> np.ndarray:

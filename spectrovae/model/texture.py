@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from spectrovae.audio.phase import noise_spectrum
-from spectrovae.audio.spectrogram import SpectrogramConverter
+from spectrovae.audio.spectrogram import SpectrogramConverter, audible_changes
 from spectrovae.checks import check_num_weights, check_positive_int
 
 TEXTURES = ("grains", "noise", "none")
@@ -29,7 +29,6 @@ _FADE = 4  # frames
 _GATE_PERCENTILE, _GATE_FACTOR = 90.0, 1.5
 _MIN_SPREAD = 1e-3  # dB
 _GAIN_STEP = 4  # frames, from one that is measured to the next
-_AUDIBLE_DB = -60.0
 _STRENGTHS = np.linspace(0.2, 1.0, 9)
 _SPREADS = np.arange(0.0, 13.0)  # dB: where gains are measured
 
@@ -401,10 +400,7 @@ def _gains(checked: list[_Decibels], heard: list[np.ndarray]) -> np.ndarray:
 
 def _flux(levels: list[np.ndarray]) -> float:
     """Return the mean change from frame to frame, in dB, where both frames are audible."""
-    changes = []
-    for each in levels:
-        is_audible = (each[:, 1:] > _AUDIBLE_DB) & (each[:, :-1] > _AUDIBLE_DB)
-        changes.append(np.abs(np.diff(each))[is_audible])
+    changes = list(map(audible_changes, levels))
     return float(np.concatenate(changes).mean()) if any(map(len, changes)) else 0.0
 
 
