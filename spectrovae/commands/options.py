@@ -57,8 +57,13 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def add_draws(parser: argparse.ArgumentParser) -> None:
-    """Add what decides how codes are drawn."""
+    """Add what decides how codes are drawn, and from which component."""
     parser.add_argument("--component", type=component, help="draw from one mixture component: its number or name")
+    add_chance(parser)
+
+
+def add_chance(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how codes are drawn where the component is known."""
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="below 1 more typical, above 1 more varied (%(default)s)"
     )

@@ -13,7 +13,7 @@ import argparse
 import random
 from pathlib import Path
 
-from spectrovae.commands.options import add_model, seed
+from spectrovae.commands.options import add_chance, add_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--amount", type=float, nargs="+", default=[0.3, 0.6], help=amounts)
     parser.add_argument("--at", type=float, default=0.0, help="second of the recording to begin with (%(default)s)")
     parser.add_argument("--duration", type=float, default=30.0, help="seconds of the recording (%(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1 more typical, above 1 more varied (%(default)s)"
-    )
-    parser.add_argument("--seed", type=seed, help="the same seed gives the same sound; by default each run differs")
+    add_chance(parser)
     parser.add_argument("--output", type=Path, default=Path("variations"), help="folder to write to (%(default)s)")
 
 
