@@ -20,6 +20,7 @@ from spectrovae import (
     SpectroVAE,
 )
 from spectrovae.model.course import Course
+from spectrovae.model.level_curves import LevelCurves
 from spectrovae.model.likelihood import BernoulliLikelihood
 from spectrovae.model.limits import LoudnessLimits
 from spectrovae.model.networks import LinearUpsampling1D, SeparableDense, SeparableDenseTranspose
@@ -35,6 +36,7 @@ TABLE = {
     Course: {"latent_dim": 3},
     LoudnessLimits: {"latent_dim": 1},
     Transitions: {"latent_dim": 3, "num_experts": 2, "memory": 5, "min_scale": 0.01},
+    LevelCurves: {"num_channels": 2},
     LinearUpsampling1D: {"size": 4},
     SeparableDense: {"units": 3, "seed": 1},
     SeparableDenseTranspose: {"steps": 5, "bins": 4, "seed": 1},
@@ -110,7 +112,7 @@ def test_weights_survive_saving(cls, arguments, tmp_path):
     layer = cls(**arguments)
     example = np.random.default_rng(0).uniform(size=(2, 32, 32, 1)).astype(np.float32)
     example = {GaussianMixturePrior: example[:, 0, :3, 0]}.get(cls, example)
-    example = example[..., 0] if cls in (SequencePrior, LinearUpsampling1D) else example
+    example = example[..., 0] if cls in (SequencePrior, LevelCurves, LinearUpsampling1D) else example
     inputs = keras.Input(example.shape[1:])
     model = layer if isinstance(layer, keras.Model) else keras.Model(inputs, layer(inputs))
     expected = model(example)

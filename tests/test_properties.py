@@ -194,7 +194,7 @@ def pixels(values: np.ndarray) -> np.ndarray:
 @given(st.booleans(), st.floats(-1, 2), st.floats(-5, 2))
 def test_gaussian_pixels_integrate_to_one(per_pixel, mean, raw_scale):
     likelihood = GaussianLikelihood(per_pixel=per_pixel)
-    parameters = np.array([mean, raw_scale][: likelihood.num_channels], np.float32).reshape(1, 1, 1, -1)
+    parameters = np.array([mean, raw_scale][: likelihood.num_channels], np.float32).reshape(1, 1, -1, 1)
     scale = float(tf.reduce_max(likelihood.scale(parameters)))
     assert scale >= likelihood.min_scale
     values, step = np.linspace(mean - 10 * scale, mean + 10 * scale, 4001, retstep=True)
@@ -218,7 +218,8 @@ def test_bernoulli_pixels_sum_to_one(logit):
 def test_windows_add_up_from_their_pixels(likelihood, seed, shape):
     generator = np.random.default_rng(seed)
     windows = generator.random((*shape, 1), np.float32)
-    parameters = 3 * generator.standard_normal((*shape, likelihood.num_channels)).astype(np.float32)
+    size = (shape[0], shape[2], likelihood.num_channels, shape[1])
+    parameters = 3 * generator.standard_normal(size).astype(np.float32)
     each = likelihood.pixel_log_prob(parameters, windows)
     assert each.shape == windows.shape and likelihood.mean(parameters).shape == windows.shape
     total = likelihood.log_prob(parameters, windows)

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--decoder-depth", type=count, default=2, help="how often the decoder doubles its resolution (%(default)s)"
     )
-    model.add_argument("--width", type=count, default=512, help="channels of the decoder (%(default)s)")
+    model.add_argument("--width", type=count, default=256, help="channels of the decoder (%(default)s)")
     model.add_argument(
         "--likelihood", default="heteroscedastic_gaussian", help='or "gaussian", "bernoulli" (%(default)s)'
     )

@@ -72,7 +72,7 @@ def build_classic_decoder(
 
     Example:
         >>> build_classic_decoder((64, 64, 1), 8, 1, depth=3, width=1, latent_steps=1, seed=0).output_shape
-        (None, 64, 64, 1)
+        (None, 64, 1, 64)
     """
     check_classic_grid(input_shape, depth, latent_steps)
     bins, frames, _ = input_shape
@@ -88,6 +88,7 @@ def build_classic_decoder(
     window = layers.Conv2D(
         num_channels, 3, padding="same", kernel_initializer=_initializer(seeds), name="window", dtype="float32"
     )(hidden)
+    window = layers.Permute((2, 3, 1), dtype="float32")(window)
     return keras.Model(codes, window, name="decoder")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from spectrovae.audio.windows import check_windows, limited_batches
 from spectrovae.model.distributions import raw_posterior_scales
+from spectrovae.model.level_curves import fit_level_curves
 from spectrovae.model.limits import level_slopes
 from spectrovae.model.pca import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
 from spectrovae.training.callbacks import reset_slots
@@ -25,6 +26,8 @@ MAX_ITERATOR_WINDOWS = 512
 
 _PRIOR_PASSES = 3  # over the data, to learn how codes follow one another
 _RESIDUAL_WINDOWS = 128
+_CURVE_WINDOWS = 256
+_LEAST_SCALE = 1.02  # over the likelihood's floor, where scales could not be learned
 _MAX_DECODED = 256  # windows, to see how levels depend on codes
 _CHECKED_WINDOWS = 24  # beside those of which the texture keeps a half
 
@@ -42,11 +45,11 @@ def adapt(
 ) -> None:
     """Start a model from the linear optimum of a dataset.
 
-    One fit of probabilistic PCA to windows averaged over time sets the linear paths of encoder and decoder, the
-    posterior's scale and the likelihood's scale; the mixture prior is then fitted to the codes. The convolutions start
-    at zero, so an untrained model becomes exactly that PCA. Its components are spectra that come and go in a few
-    courses over time (`separable_components`): that is what a few hours of music can tell, and held-out music is nearer
-    to them than to the components of whole windows.
+    One fit of probabilistic PCA to windows averaged over time sets the linear paths of encoder and decoder and the
+    posterior's scale. Its components are spectra that come and go in a few courses over time (`separable_components`):
+    that is what a few hours of music can tell, and held-out music is nearer to them than to the components of whole
+    windows. How far music is from the levels that this says is measured at each level and frequency (`LevelCurves`);
+    convolutions start at zero. The mixture prior is then fitted to the codes.
 
     Args:
         model: A `SpectroVAE` of the temporal architecture with a Gaussian likelihood.
@@ -103,6 +106,7 @@ def start_from(
     """
     with reset_slots(getattr(model, "optimizer", None), model.trainable_variables):
         _assign(model, optimum)
+        _fit_curves(model, _limited(model, x, 1, _CURVE_WINDOWS, batch_size))
     refit_prior(model, x, max_windows, batch_size)
     if model.likelihood.per_pixel:
         refit_texture(model, x, batch_size=batch_size)
@@ -115,17 +119,32 @@ def _seed_of(model: keras.Model) -> int:
 
 
 def _assign(model: keras.Model, optimum: LinearOptimum) -> None:
-    """Set the linear paths, the posterior's scale and the likelihood's scale to those of a linear optimum."""
+    """Set the linear paths, the posterior's scale and the likelihood's shared scale to those of a linear optimum."""
     model.encoder.get_layer("linear_mean").set_weights(optimum.encoder_weights())
     model.decoder.get_layer("linear_window").set_weights(optimum.decoder_weights())
     model.encoder.get_layer("raw_scales").bias.assign(raw_posterior_scales(optimum.posterior_scales, model.posterior))
-    raw_scale = model.likelihood.to_raw_scale(np.sqrt(optimum.noise_variance))
-    model.likelihood.raw_scale.assign(raw_scale)
+    model.likelihood.raw_scale.assign(model.likelihood.to_raw_scale(np.sqrt(optimum.noise_variance)))
+
+
+def _fit_curves(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
+    """Set the decoder's level curves to what windows are, given draws of their codes."""
+    decoder, levels, spectra = model.decoder, [], []
+    linear_path = keras.Model(decoder.input, decoder.get_layer("levels").output)
+    rng = np.random.default_rng(_seed_of(model))
+    for batch in batches:
+        posterior = model.posterior_of(batch)
+        codes = posterior.mean() + posterior.stddev() * rng.standard_normal(posterior.mean().shape, np.float32)
+        steps = linear_path(codes, training=False).numpy()  # (batch, steps, bins)
+        pool_size = model.input_shape[1] // steps.shape[1]
+        levels.append(steps.reshape(-1, steps.shape[-1]))
+        spectra.append(np.asarray(batch)[:, :, pool_size // 2 :: pool_size, 0].swapaxes(1, 2).reshape(levels[-1].shape))
+    means, deviations = fit_level_curves(np.concatenate(levels), np.concatenate(spectra))
+    curves = [means]
     if model.likelihood.per_pixel:
-        deviations = model.likelihood.to_raw_scale(optimum.residual_scales) - raw_scale
-        bias = model.decoder.get_layer("deep_window").bias  # of one step or of several, one after the other
-        of_step = np.concatenate([np.zeros_like(deviations), deviations])
-        bias.assign(np.resize(of_step, bias.shape))
+        least = _LEAST_SCALE * model.likelihood.min_scale
+        curves.append(model.likelihood.to_raw_scale(np.maximum(deviations, least)) - model.likelihood.raw_scale.numpy())
+    decoder.get_layer("level_curves").curves.assign(np.stack(curves))
+    decoder.get_layer("deep_window").bias.assign(np.zeros(decoder.get_layer("deep_window").bias.shape))
 
 
 @computed_once

@@ -11,6 +11,7 @@ from keras import layers, ops
 
 from spectrovae.checks import check_num_weights, check_positive_int
 from spectrovae.model.distributions import num_posterior_parameters
+from spectrovae.model.level_curves import LevelCurves
 
 FRAMES_AT_ONCE = 4096
 """How many frames of a long sequence of codes are decoded at once."""
@@ -279,10 +280,10 @@ def build_decoder(
 ) -> keras.Model:
     """Build the network whose output the likelihood turns into p(x|z).
 
-    It is linear from the code to steps of 2 ** depth frames, and linear interpolation makes frames of them.
-    Convolutions over time add what is not linear, and the spread. With one code for a window they look at the steps
-    that the linear path has made of it. With several they look at the codes themselves, of which each then gives every
-    frame that it stands for: held-out music gains much from it.
+    It is linear from the code to spectra of steps of 2 ** depth frames, whose levels `LevelCurves` turn into means and
+    spreads; linear interpolation makes frames of them. Convolutions over time add what neither tells. With one code for
+    a window they look at the steps that the linear path has made of it. With several they look at the codes themselves,
+    of which each then gives every frame that it stands for: held-out music gains much from it.
 
     Args:
         input_shape: `(bins, frames, 1)`, the shape of a window.
@@ -295,7 +296,7 @@ def build_decoder(
         seed: Integer that decides all initial weights.
 
     Returns:
-        A functional model from `(batch, latent_dim)` to `(batch, bins, frames, num_channels)`; where there are several
+        A functional model from `(batch, latent_dim)` to `(batch, frames, num_channels, bins)`; where there are several
         codes, from `(batch, any number of codes, latent_dim)` to as many frames as they stand for.
 
     Raises:
@@ -303,7 +304,7 @@ def build_decoder(
 
     Example:
         >>> build_decoder((64, 64, 1), 8, 2, depth=3, width=32, latent_steps=1, seed=0).output_shape
-        (None, 64, 64, 2)
+        (None, 64, 2, 64)
     """
     check_grid(input_shape, depth, latent_steps)
     bins, frames, _ = input_shape
@@ -312,25 +313,27 @@ def build_decoder(
     seeds = itertools.count(seed + 2)  # after those of the linear path
     steps_per_code = frames // 2**depth // latent_steps
     linear = SeparableDenseTranspose(steps_per_code, bins, seed, name="linear_window", dtype="float32")
-    steps = layers.Reshape((-1, bins), dtype="float32")(linear(codes))
+    steps = layers.Reshape((-1, bins), name="levels", dtype="float32")(linear(codes))
     # Averaged spectra of music have a mean of about 0.3 and a deviation of about 0.15.
     seen = codes if refines_codes else layers.Rescaling(6.0, offset=-2.0)(steps)
-    num_outputs = frames // latent_steps if refines_codes else 1
-    num_refining = 3 * width * (max(latent_dim, bins) + 2 * width) + width * num_outputs * num_channels * bins
+    frames_per_code = frames // latent_steps if refines_codes else 1
+    num_refining = width * (3 * max(latent_dim, bins) + 6 * width + frames_per_code * width + num_channels * bins)
     check_num_weights("decoder", (steps_per_code + bins) * latent_dim + num_refining)
+    hidden = refinement_block(seen, width, seeds)
+    if refines_codes:
+        per_frame = -(-width // 2)
+        initializer = keras.initializers.GlorotUniform(seed=next(seeds))
+        hidden = layers.Dense(frames_per_code * per_frame, kernel_initializer=initializer, name="frames")(hidden)
+        hidden = layers.Activation(gelu)(layers.Reshape((-1, per_frame))(hidden))
     # Starts at zero, so that the network begins as its linear path and the gradient decides what to add.
-    deep = layers.Dense(
-        num_outputs * num_channels * bins, kernel_initializer="zeros", name="deep_window", dtype="float32"
-    )(refinement_block(seen, width, seeds))
-    deep = layers.Reshape((-1, num_channels * bins), dtype="float32")(deep)
+    deep = layers.Dense(num_channels * bins, kernel_initializer="zeros", name="deep_window", dtype="float32")(hidden)
+    grid = LevelCurves(num_channels, name="level_curves", dtype="float32")(steps)
     upsampling = LinearUpsampling1D(2**depth, dtype="float32")
-    mean = upsampling(steps) if refines_codes else steps
-    mean = layers.Add(name="mean", dtype="float32")([mean, deep[..., :bins]])
-    grid = layers.Concatenate(name="grid", dtype="float32")([mean, deep[..., bins:]])
-    if not refines_codes:  # all channels at once, which takes less time
-        grid = upsampling(grid)
-    grid = layers.Reshape((-1, num_channels, bins), dtype="float32")(grid)
-    window = layers.Permute((3, 1, 2), name="window", dtype="float32")(grid)
+    if refines_codes:
+        grid = layers.Add(name="grid", dtype="float32")([upsampling(grid), deep])
+    else:
+        grid = upsampling(layers.Add(name="grid", dtype="float32")([grid, deep]))
+    window = layers.Reshape((-1, num_channels, bins), name="window", dtype="float32")(grid)
     return keras.Model(codes, window, name="decoder")
 
 
@@ -395,7 +398,7 @@ def decode_in_parts(decoder: keras.Model, codes: tf.Tensor, frames_per_code: int
         frames_per_code: Number of frames that each code stands for.
 
     Yields:
-        Shape `(batch, bins, frames of the part, num_channels)`.
+        Shape `(batch, frames of the part, num_channels, bins)`.
     """
     if len(codes.shape) == 2:
         yield decoder(codes, training=False)
@@ -404,4 +407,4 @@ def decode_in_parts(decoder: keras.Model, codes: tf.Tensor, frames_per_code: int
     for start in range(0, num_codes, num_at_once):
         first, end = max(0, start - _CONTEXT), min(num_codes, start + num_at_once)
         parameters = decoder(codes[:, first : end + _CONTEXT], training=False)
-        yield parameters[:, :, (start - first) * frames_per_code : (end - first) * frames_per_code]
+        yield parameters[:, (start - first) * frames_per_code : (end - first) * frames_per_code]

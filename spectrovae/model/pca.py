@@ -239,7 +239,6 @@ class LinearOptimum:
         courses: Unit vectors over time, shape `(latent_dim, num_steps)`.
         variances: `lambda_i`, descending, shape `(latent_dim,)`.
         noise_variance: `s2`, in squared pixel units.
-        residual_scales: Root mean square residual at each frequency, shape `(bins,)`, in pixel units.
         pool_size: Number of frames that are averaged.
         num_windows: Number of windows that this was fitted to; of parts, where windows were cut into parts.
     """
@@ -249,7 +248,6 @@ class LinearOptimum:
     courses: np.ndarray
     variances: np.ndarray
     noise_variance: float
-    residual_scales: np.ndarray
     pool_size: int
     num_windows: int
 
@@ -297,14 +295,13 @@ class LinearOptimum:
                 f"Received: latent_dim={latent_dim}"
             )
         spectra, courses = self.spectra[:latent_dim], self.courses[:latent_dim]
-        noise_variance, residual_scales = _measure_residual(windows, self.mean, spectra, courses, self.pool_size)
+        noise_variance = _measure_residual(windows, self.mean, spectra, courses, self.pool_size)
         return dataclasses.replace(
             self,
             spectra=spectra,
             courses=courses,
             variances=self.variances[:latent_dim],
             noise_variance=noise_variance,
-            residual_scales=residual_scales,
         )
 
 
@@ -368,14 +365,13 @@ def fit_linear_optimum(
     del steps
     missing = (0, latent_dim - len(found.variances))
     spectra, courses = (np.pad(vectors, (missing, (0, 0))) for vectors in (found.spectra, found.courses))
-    noise_variance, residual_scales = _measure_residual(sample.windows, found.mean, spectra, courses, pool_size)
+    noise_variance = _measure_residual(sample.windows, found.mean, spectra, courses, pool_size)
     return LinearOptimum(
         mean=found.mean,
         spectra=spectra,
         courses=courses,
         variances=np.pad(pool_size * found.variances, missing),
         noise_variance=noise_variance,
-        residual_scales=residual_scales,
         pool_size=pool_size,
         num_windows=sample.num_seen,
     )
@@ -383,18 +379,18 @@ def fit_linear_optimum(
 
 def _measure_residual(
     windows: np.ndarray | list[np.ndarray], mean: np.ndarray, spectra: np.ndarray, courses: np.ndarray, pool_size: int
-) -> tuple[float, np.ndarray]:
-    """Return the noise variance and the residual scales that projection to the components leaves of windows."""
+) -> float:
+    """Return the noise variance, of what projection to the components leaves of windows."""
 
     def project(steps: np.ndarray) -> np.ndarray:
         codes = np.sum((steps - mean[:, None]) @ courses.T * spectra.T, axis=1)
         return mean[:, None] + (codes[:, None] * spectra.T) @ courses
 
-    squares = np.zeros(len(mean))
+    mean_square = 0.0
     for start in range(0, len(windows), _WINDOWS_AT_ONCE):
         some = np.asarray(windows[start : start + _WINDOWS_AT_ONCE])
         residual = some - restore_windows(some, project, courses.shape[1], pool_size)
-        squares += np.square(residual).mean(axis=(2, 3)).sum(axis=0) / len(windows)
+        mean_square += np.square(residual).sum(dtype=np.float64) / (len(windows) * windows[0].size)
     num_pixels = windows[0].size
     share_left = 1 - min(len(spectra), num_pixels - 1) / num_pixels
-    return max(float(squares.mean()) / share_left, 1e-8), np.sqrt(squares)
+    return max(float(mean_square) / share_left, 1e-8)

@@ -25,6 +25,7 @@ from spectrovae.model.texture import Texture, check_texture
 from spectrovae.training import distributed
 from spectrovae.training.arguments import compile_arguments, evaluate_arguments, fit_arguments, read_ahead
 from spectrovae.training.callbacks import with_own_callbacks
+from spectrovae.training.memory import keep_freed_memory
 from spectrovae.training.metrics import bound_trackers, squared_error_db, update_trackers
 
 FORMAT_VERSION = 1
@@ -100,7 +101,7 @@ class SpectroVAE(distributed.DistributedModel):
         likelihood: str | Likelihood = "heteroscedastic_gaussian",
         converter: SpectrogramConverter | None = None,
         *,
-        width: int = 512,
+        width: int = 256,
         num_kl_samples: int = 1,
         learn_weights: bool = True,
         latent_steps: int | None = None,
@@ -259,6 +260,7 @@ class SpectroVAE(distributed.DistributedModel):
                 first windows, with which training then begins.
             **kwargs: Further arguments of `keras.Model.fit`, in its order. An array is shuffled unless `shuffle=False`.
         """
+        keep_freed_memory()
         given = fit_arguments(*args, **kwargs)
         adapts = self.compiled and self.warm_start and self.can_adapt and not self.adapted
         windows = given["x"]

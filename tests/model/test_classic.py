@@ -30,7 +30,7 @@ def test_layers_are_those_of_the_reference_model(classic):
     filters = [layer.filters for layer in classic.decoder.layers if "conv" in layer.name]
     assert filters == [128, 64, 32, 128, 64, 32]
     assert sum("normalization" in layer.name for layer in classic.decoder.layers) == 2
-    assert classic.decoder.output_shape == (None, 512, 512, 1)
+    assert classic.decoder.output_shape == (None, 512, 1, 512)
 
 
 @pytest.mark.parametrize(("shape", "depth"), [((64, 64, 1), 3), ((32, 96, 1), 5), ((64, 16, 1), 1)])
@@ -39,7 +39,7 @@ def test_other_shapes_that_the_depth_divides_work(shape, depth):
     decoder = build_classic_decoder(shape, 3, 2, depth=depth, width=8, latent_steps=1, seed=0)
     parameters = encoder(np.zeros((2, *shape), np.float32))
     assert parameters.shape == (2, 6)
-    assert decoder(parameters[:, :3]).shape == (2, *shape[:2], 2)
+    assert decoder(parameters[:, :3]).shape == (2, shape[1], 2, shape[0])
 
 
 def test_the_seed_decides_the_weights():

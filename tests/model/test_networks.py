@@ -34,7 +34,7 @@ def small_decoder(input_shape: tuple[int, ...] = SHAPE, num_channels: int = 2, *
 def test_other_shapes_that_the_depth_divides_work(shape, depth):
     parameters = small_encoder(shape, depth=depth)(np.zeros((2, *shape), np.float32))
     assert parameters.shape == (2, 6)
-    assert small_decoder(shape, depth=depth)(parameters[:, :3]).shape == (2, *shape[:2], 2)
+    assert small_decoder(shape, depth=depth)(parameters[:, :3]).shape == (2, shape[1], 2, shape[0])
 
 
 @pytest.mark.parametrize("build", [small_encoder, small_decoder])
@@ -90,28 +90,31 @@ def test_deep_path_of_the_decoder_starts_at_zero():
     codes = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     courses, spectra, _ = decoder.get_layer("linear_window").get_weights()
     steps = np.einsum("nk,tk,kf->ntf", codes, courses, spectra)
-    np.testing.assert_allclose(decoder(codes), interpolate_frames(steps.swapaxes(1, 2), 4), atol=1e-5)
+    expected = interpolate_frames(steps.swapaxes(1, 2), 4)[..., 0].swapaxes(1, 2)
+    np.testing.assert_allclose(decoder(codes)[:, :, 0], expected, atol=1e-5)
 
 
 def test_decoder_of_several_codes_takes_any_number_of_them():
     decoder = small_decoder(latent_steps=4)
-    assert decoder.output_shape == (None, 32, None, 2)
+    assert decoder.output_shape == (None, None, 2, 32)
     courses, spectra, _ = decoder.get_layer("linear_window").get_weights()
     for num_steps in (1, 4, 9):
         codes = np.random.default_rng(0).normal(size=(5, num_steps, 3)).astype(np.float32)
         steps = np.einsum("nik,tk,kf->nitf", codes, courses, spectra).reshape(5, 2 * num_steps, 32)
-        np.testing.assert_allclose(decoder(codes)[..., :1], interpolate_frames(steps.swapaxes(1, 2), 4), atol=1e-5)
+        expected = interpolate_frames(steps.swapaxes(1, 2), 4)[..., 0].swapaxes(1, 2)
+        np.testing.assert_allclose(decoder(codes)[:, :, 0], expected, atol=1e-5)
 
 
 def test_decoder_of_several_codes_gives_each_frame_its_own():
-    assert small_decoder((32, 128, 1), latent_steps=2, depth=6).get_layer("deep_window").units == 64 * 2 * 32
-    decoder = small_decoder(latent_steps=4)
-    assert decoder.get_layer("deep_window").units == 8 * 2 * 32
-    decoder.get_layer("deep_window").bias.assign(np.arange(8 * 2 * 32))
+    decoder = small_decoder(latent_steps=4, width=2)
+    # The only number of each frame, and a spectrum that rises with it.
+    decoder.get_layer("frames").bias.assign(np.arange(8) + 100.0)
+    decoder.get_layer("deep_window").kernel.assign(np.arange(2 * 32)[None])
     windows = decoder(np.zeros((1, 6, 3), np.float32)).numpy()
+    hidden = decoder.get_layer("frames")(np.zeros((1, 2), np.float32)).numpy()[0]  # so high that GELU passes it on
     for channel in (0, 1):
-        expected = np.arange(8)[None, :] * 64 + np.arange(32)[:, None] + 32 * channel  # (bins, frames)
-        np.testing.assert_array_equal(windows[0, :, :, channel], np.tile(expected, 6))
+        expected = hidden[:, None] * (np.arange(32) + 32 * channel)  # (frames, bins)
+        np.testing.assert_allclose(windows[0, :, channel], np.tile(expected, (6, 1)), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +207,8 @@ def test_a_long_sequence_in_parts_is_the_whole(sequence_decoder, codes, monkeypa
     whole = decoder(codes)
     monkeypatch.setattr(networks, "FRAMES_AT_ONCE", 3 * frames_per_code)
     parts = list(decode_in_parts(decoder, codes, frames_per_code))
-    assert [part.shape[2] for part in parts] == 12 * [3 * frames_per_code] + [frames_per_code]
-    np.testing.assert_allclose(np.concatenate(parts, axis=2), whole, atol=1e-5)
+    assert [part.shape[1] for part in parts] == 12 * [3 * frames_per_code] + [frames_per_code]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-5)
 
 
 def test_too_few_codes_around_a_part_would_be_noticed(sequence_decoder, codes, monkeypatch):
@@ -213,18 +216,18 @@ def test_too_few_codes_around_a_part_would_be_noticed(sequence_decoder, codes, m
     monkeypatch.setattr(networks, "FRAMES_AT_ONCE", 3 * frames_per_code)
     monkeypatch.setattr(networks, "_CONTEXT", 0)
     parts = list(decode_in_parts(decoder, codes, frames_per_code))
-    assert np.abs(np.concatenate(parts, axis=2) - decoder(codes)).max() > 1e-3
+    assert np.abs(np.concatenate(parts, axis=1) - decoder(codes)).max() > 1e-3
 
 
 def test_the_decoder_sees_the_codes_around_and_none_beyond(sequence_decoder, codes):
     decoder, frames_per_code = sequence_decoder
     frames = slice(18 * frames_per_code, 19 * frames_per_code)
-    own = decoder(codes).numpy()[:, :, frames]
+    own = decoder(codes).numpy()[:, frames]
     others = codes.copy()
     others[:, : 18 - networks._CONTEXT] += 1
     others[:, 19 + networks._CONTEXT :] -= 1
-    np.testing.assert_allclose(decoder(others).numpy()[:, :, frames], own, atol=1e-5)
+    np.testing.assert_allclose(decoder(others).numpy()[:, frames], own, atol=1e-5)
     # A code right beside is seen.
     others = codes.copy()
     others[:, 17] += 1
-    assert np.abs(decoder(others).numpy()[:, :, frames] - own).max() > 1e-3
+    assert np.abs(decoder(others).numpy()[:, frames] - own).max() > 1e-3
