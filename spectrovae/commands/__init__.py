@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from spectrovae.commands import continuation, generate, judge, quickstart, similar, styles, sweep, train, vary
 from spectrovae.parser import Parser
 from spectrovae.storage import exit_on_sigterm
+from spectrovae.training.memory import keep_freed_memory
 
 _COMMANDS = {
     "quickstart": quickstart,
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no messages about missing GPUs
     if arguments is None:
         exit_on_sigterm()
+        keep_freed_memory()
         warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"  # without a line of the source
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["sweep"]:
