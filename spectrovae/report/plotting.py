@@ -100,7 +100,7 @@ def plot_spectrograms(
         raise ValueError(f"`num_columns` must be at least 1. Received: num_columns={num_columns}")
     if frequency_scale not in ("log", "linear"):
         raise ValueError(f"`frequency_scale` must be 'log' or 'linear'. Received: frequency_scale={frequency_scale!r}")
-    figure, panels = _panels(len(windows), num_columns, width=4.2, height=3.0)
+    figure, panels = _panels(len(windows), num_columns, width=4.2, height=3.0, gap=0.6)
     times = np.arange(windows.shape[2]) * converter.hop_length / converter.sample_rate
     for index, axes in enumerate(panels):
         image = librosa.display.specshow(
@@ -119,7 +119,11 @@ def plot_spectrograms(
         # Labels on the left of each row and below each column's last panel: no more than needed.
         axes.set(xlabel="Time (s)" if index + num_columns >= len(windows) else "")
         axes.set(ylabel="Frequency (Hz)" if index % num_columns == 0 else "")
-    figure.colorbar(image, ax=panels, label="Level (dB)", fraction=0.05, pad=0.02)
+    box = panels[0].get_position()
+    right, bottom = panels[min(num_columns, len(panels)) - 1].get_position().x1, panels[-1].get_position().y0
+    inch = 1 / figure.get_figwidth()
+    bar = figure.add_axes((right + 0.12 * inch, bottom, 0.14 * inch, box.y1 - bottom))
+    figure.colorbar(image, cax=bar, label="Level (dB)")
     return figure
 
 
@@ -187,7 +191,7 @@ def plot_history(history: keras.callbacks.History | Mapping[str, Sequence[float]
     num_epochs = max(len(curve) for curve in curves.values())
     # `fit` with `initial_epoch` counts on from an earlier run.
     first_epoch = 1 + min(getattr(history, "epoch", None) or [0])
-    figure, panels = _panels(len(metrics), num_columns=2, width=4.6, height=2.8)
+    figure, panels = _panels(len(metrics), num_columns=2, width=4.6, height=2.8, gap=0.9)
     for axes, name in zip(panels, metrics, strict=True):
         for key, label, color in ((name, "training", "C0"), (f"val_{name}", "validation", "C1")):
             if len(curve := curves.get(key, ())):
@@ -206,13 +210,28 @@ def plot_history(history: keras.callbacks.History | Mapping[str, Sequence[float]
     return figure
 
 
-def _panels(num_panels: int, num_columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a figure with a grid of panels, each `width` x `height` inches; the last row may be shorter."""
+def _panels(num_panels: int, num_columns: int, width: float, height: float, gap: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure with a grid of panels, each of `width` x `height` inches; the last row may be shorter.
+
+    Margins are fixed: measuring each label (`layout="constrained"`) takes longer than drawing a spectrogram.
+    """
     from spectrovae.report.figure import Picture
 
     num_columns = min(num_columns, num_panels)
     num_rows = math.ceil(num_panels / num_columns)
-    figure = Picture(figsize=(width * num_columns + 0.8, height * num_rows), dpi=120, layout="constrained")
+    left, right, bottom, top, between = 0.8, 0.9, 0.5, 0.35, 0.75  # inches
+    size = (width * num_columns + 0.8, height * num_rows)
+    across = (size[0] - left - right - (num_columns - 1) * gap) / num_columns
+    along = (size[1] - bottom - top - (num_rows - 1) * between) / num_rows
+    figure = Picture(figsize=size, dpi=120)
+    figure.subplots_adjust(
+        left=left / size[0],
+        right=1 - right / size[0],
+        bottom=bottom / size[1],
+        top=1 - top / size[1],
+        wspace=gap / across,
+        hspace=between / along,
+    )
     grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes in grid[num_panels:]:
         axes.remove()

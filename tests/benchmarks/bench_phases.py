@@ -108,6 +108,7 @@ def watch(clock: Clock) -> None:
         from spectrovae import SpectroVAE, commands  # noqa: F401
         from spectrovae.audio import dataset, phase
         from spectrovae.evaluation import collection, diagnosis
+        from spectrovae.model import linear_start
         from spectrovae.model.texture import Texture
         from spectrovae.report import folder, page, plotting
 
@@ -118,10 +119,9 @@ def watch(clock: Clock) -> None:
     clock.wrap(sys.modules["spectrovae.synthesis"], "compose_collection", "compose")
     clock.wrap(dataset, "audio_dataset", "decode")
     clock.wrap(SpectroVAE, "adapt", "adapt")
-    clock.wrap(Texture, "fit", "fit the texture")
-    clock.wrap(SpectroVAE, "refit_texture", "fit the texture")
     clock.wrap(Texture, "windows", "put texture on")
-    clock.wrap(SpectroVAE, "refit_prior", "refit the prior")
+    for name in ("refit_prior", "refit_texture"):
+        clock.wrap(linear_start, name, name)
     clock.wrap(SpectroVAE, "evaluate", "validate")
     clock.wrap(SpectroVAE, "save", "save")
     clock.wrap_steps(SpectroVAE, "make_train_function", "train_function", "train")
