@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the sub-command."""
     parser.add_argument("--audio", type=Path, help="folder of recordings; by default music is composed")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder to write to (%(default)s)")
-    parser.add_argument("--epochs", type=count, default=30, help="passes over the music (%(default)s)")
+    parser.add_argument("--epochs", type=count, default=15, help="passes over the music (%(default)s)")
     parser.add_argument("--num-pieces", type=count, default=48, help="pieces of 20 s to compose (%(default)s)")
     parser.add_argument("--latent-steps", type=count, help="codes along a window (one for 16 frames)")
     parser.add_argument("--seed", type=seed, default=0, help="decides the music and the training (%(default)s)")
@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> None:
         compose_collection(audio, options.num_pieces, seed=options.seed)
 
     print(f"\nReading {audio} ...")
-    train, validation = audio_dataset(audio, converter, validation_split=0.15, seed=options.seed)
+    # Small batches: of a few minutes of music every step counts.
+    train, validation = audio_dataset(audio, converter, batch_size=8, validation_split=0.15, seed=options.seed)
 
     print("\nTraining: first a linear model in closed form, then gradient steps ...")
     history = model.fit(train, validation_data=validation, epochs=options.epochs)

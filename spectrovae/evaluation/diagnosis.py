@@ -68,9 +68,13 @@ class TrainingReference:
         self.spectrum, self.shares = self.spectrum / self.num_windows, self.shares / self.num_windows
 
     def _watched(self, model: SpectroVAE, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        @tf.function(autograph=False, reduce_retracing=True)
+        def total_shares(windows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(model.prior.responsibilities(model.posterior_of(windows).sample(seed=seed)), axis=0)
+
         for windows in batches:
-            draws = model.posterior_of(windows).sample(seed=tf.constant([self.num_windows, 1], tf.int32))
-            self.shares += np.sum(model.prior.responsibilities(draws), axis=0)
+            seed = tf.constant([self.num_windows, 1], tf.int32)
+            self.shares += total_shares(tf.cast(windows, tf.float32), seed).numpy()
             self.spectrum += model.converter.to_decibels(windows).mean(axis=(2, 3)).sum(axis=0)
             self.num_windows += len(windows)
             yield windows

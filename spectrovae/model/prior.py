@@ -125,13 +125,18 @@ class GaussianMixturePrior(keras.layers.Layer):
 
     def log_prob(self, codes: tf.Tensor) -> tf.Tensor:
         """Return the log density of codes of shape `(..., latent_dim)` in nats, shape `(...)`."""
-        self._build_for(codes)
-        return self.distribution().log_prob(codes)
+        return tf.reduce_logsumexp(self.joint_log_prob(codes), axis=-1)
 
     def responsibilities(self, codes: tf.Tensor) -> tf.Tensor:
         """Return the probability that each component made each code, shape `(..., num_components)`."""
+        return tf.nn.softmax(self.joint_log_prob(codes))
+
+    def joint_log_prob(self, codes: tf.Tensor) -> tf.Tensor:
+        """Return the log of weight times density of each component, shape `(..., num_components)`."""
         self._build_for(codes)
-        return self.distribution().posterior_marginal(codes).probs_parameter()
+        components = self.distribution().components_distribution
+        log_weights = tf.nn.log_softmax(tf.convert_to_tensor(self.logits))
+        return log_weights + components.log_prob(tf.convert_to_tensor(codes)[..., None, :])
 
     def sample(
         self,

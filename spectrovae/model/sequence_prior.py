@@ -107,13 +107,12 @@ class SequencePrior(GaussianMixturePrior):
         """Drop the axes of a sequence."""
         return tuple(input_shape[:-2])
 
-    def log_prob(self, codes: tf.Tensor) -> tf.Tensor:
-        """Return the log density of sequences of shape `(..., num_steps, latent_dim)` in nats, shape `(...)`."""
-        return tf.reduce_logsumexp(self._joint_log_prob(codes), axis=-1)
-
-    def responsibilities(self, codes: tf.Tensor) -> tf.Tensor:
-        """Return the probability that each component made each sequence, shape `(..., num_components)`."""
-        return tf.nn.softmax(self._joint_log_prob(codes))
+    def joint_log_prob(self, codes: tf.Tensor) -> tf.Tensor:
+        """Return the log of weight times density, over `(..., num_steps, latent_dim)`, of each component."""
+        self._build_for(codes)
+        first = self.distribution().components_distribution.log_prob(codes[..., 0, None, :])
+        log_weights = tf.nn.log_softmax(tf.convert_to_tensor(self.logits))
+        return log_weights + first + self.transitions.log_prob(codes, self.motion)
 
     def sample(
         self,
@@ -268,13 +267,6 @@ class SequencePrior(GaussianMixturePrior):
     def get_config(self) -> dict:
         """Return the arguments of the layer."""
         return super().get_config() | {"num_experts": self.num_experts}
-
-    def _joint_log_prob(self, codes: tf.Tensor) -> tf.Tensor:
-        """Return the log of weight times density of each component, shape `(..., num_components)`."""
-        self._build_for(codes)
-        first = self.distribution().components_distribution.log_prob(codes[..., 0, None, :])
-        log_weights = tf.nn.log_softmax(tf.convert_to_tensor(self.logits))
-        return log_weights + first + self.transitions.log_prob(codes, self.motion)
 
     def _assign_motion(self, motion: Iterable[np.ndarray]) -> None:
         for weight, values in zip(self._motion_weights, motion, strict=True):

@@ -195,12 +195,13 @@ class SpectroVAE(distributed.DistributedModel):
         codes = posterior.sample(self.num_kl_samples, seed=seed)  # (num_kl_samples, batch, *code_shape)
         parameters = self.decoder(codes[0], training=training)
         shown = parameters if training else self.decoder(posterior.mean(), training=False)
-        cross_entropy = -tf.reduce_mean(self.prior.log_prob(codes), axis=0)
+        joint = self.prior.joint_log_prob(codes)  # (num_kl_samples, batch, num_components)
+        cross_entropy = -tf.reduce_mean(tf.reduce_logsumexp(joint, axis=-1), axis=0)
         return {
             "reconstruction_loss": -self.likelihood.log_prob(parameters, windows),
             "kl_loss": cross_entropy - posterior.entropy(),
             "prior_cross_entropy": cross_entropy,
-            "responsibilities": self.prior.responsibilities(codes[0]),
+            "responsibilities": tf.nn.softmax(joint[0]),
             "reconstruction": self._mean_window(shown),
         }
 

@@ -164,21 +164,52 @@ class Transitions(keras.layers.Layer):
         seeds = tf.random.split(seed)
         noise = tf.random.stateless_normal((num_steps, num_samples, latent_dim), seeds[0])
         uniform = tf.random.stateless_uniform((num_steps, num_samples, self.num_experts), seeds[1], minval=1e-7)
+        recent = past[:, -self.memory :]
+        num_known = recent.shape[1]
+        recent = tf.pad(recent, ((0, 0), (self.memory - num_known, 0), (0, 0)))
+        of_step = [self._decays(min(num_known + step, self.memory))[:, -1] for step in range(num_steps)]
+        missing = [(0, 0), (self.memory, 0)]
+        decays = np.stack([np.pad(weights, missing)[:, -self.memory :] for weights in of_step]).astype(np.float32)
+        pull = tf.constant(0.0 if anchors is None else _PULL)
+        anchors = tf.zeros_like(motion.offsets) if anchors is None else tf.cast(anchors, tf.float32)
+        temperature = tf.cast(temperature, tf.float32)
+        codes = self._draw(recent, motion, tf.constant(decays), noise, uniform, temperature, anchors, pull, limits)
+        return tf.ensure_shape(codes, motion.offsets.shape)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def _draw(
+        self,
+        recent: tf.Tensor,
+        motion: Motion,
+        decays: tf.Tensor,
+        noise: tf.Tensor,
+        uniform: tf.Tensor,
+        temperature: tf.Tensor,
+        anchors: tf.Tensor,
+        pull: tf.Tensor,
+        limits: Callable[[tf.Tensor], tf.Tensor],
+    ) -> tf.Tensor:
+        """Draw codes step by step, as one graph: a step has sixty small operations."""
+        num_samples, dim = tf.shape(recent)[0], self.latent_dim
         # One matrix product for all experts, of which one is taken: gathered matrices would be a hundred times larger.
-        roots = tf.reshape(tf.transpose(tf.linalg.inv(self._whitening), (2, 0, 1)), (latent_dim, -1))
+        roots = tf.reshape(tf.transpose(tf.linalg.inv(self._whitening), (2, 0, 1)), (dim, -1))
         spreads = tf.exp(motion.log_spreads)
-        recent, drawn = past[:, -self.memory :], []
-        for step in range(num_steps):
-            summaries = self.summarize(recent, last_only=True)[:, -1]
+
+        def advance(step: tf.Tensor, recent: tf.Tensor, drawn: tf.TensorArray) -> tuple:
+            means = tf.einsum("sm,nmd->nsd", decays[step], recent)
+            summaries = tf.concat([recent[:, -1], tf.reshape(means, (num_samples, len(TIME_CONSTANTS) * dim))], axis=-1)
             experts = tf.argmax(self._gates(summaries) - tf.math.log(-tf.math.log(uniform[step])), axis=-1)
-            spread = tf.reshape(noise[step] @ roots, (num_samples, self.num_experts, latent_dim))
+            spread = tf.reshape(noise[step] @ roots, (num_samples, self.num_experts, dim))
             added = tf.gather(self.means, experts) + temperature * tf.gather(spread, experts, batch_dims=1)
             code = self._expected(summaries, motion.offsets[:, step], motion.pulls[:, step]) + spreads[:, step] * added
-            if anchors is not None:
-                code += _PULL * (anchors[:, step] - self._summary(summaries, _ANCHORED))
-            drawn.append(limits(tf.clip_by_value(code, self.lowest, self.highest)))
-            recent = tf.concat([recent, drawn[-1][:, None]], axis=1)[:, -self.memory :]
-        return tf.stack(drawn, axis=1)
+            code += pull * (anchors[:, step] - self._summary(summaries, _ANCHORED))
+            code = limits(tf.clip_by_value(code, self.lowest, self.highest))
+            return step + 1, tf.concat([recent[:, 1:], code[:, None]], axis=1), drawn.write(step, code)
+
+        num_steps = tf.shape(noise)[0]
+        start = (0, recent, tf.TensorArray(tf.float32, num_steps, element_shape=(None, dim)))
+        *_, drawn = tf.while_loop(lambda step, *_: step < num_steps, advance, start)
+        return tf.transpose(drawn.stack(), (1, 0, 2))
 
     def summarize(self, codes: tf.Tensor, last_only: bool = False) -> tf.Tensor:
         """Return the summary of the past after each step, shape `(..., num_steps, (1 + time constants) * latent_dim)`.
@@ -187,17 +218,20 @@ class Transitions(keras.layers.Layer):
             codes: Shape `(..., num_steps, latent_dim)`.
             last_only: Whether to return that after the last step only, as a sequence of one step.
         """
-        num_steps = codes.shape[-2]
-        age = np.subtract.outer(np.arange(num_steps), np.arange(num_steps))
-        is_past = (age >= 0) & (age < self.memory)
-        decays = [np.where(is_past, np.exp(-np.maximum(age, 0) / constant), 0) for constant in TIME_CONSTANTS]
-        weights = np.stack([decay / decay.sum(axis=1, keepdims=True) for decay in decays])
+        weights = self._decays(codes.shape[-2])
         if last_only:
             weights = weights[:, -1:]
         means = tf.einsum("stu,...ud->...tsd", tf.constant(weights, tf.float32), codes)
         codes = codes[..., -weights.shape[1] :, :]
         summaries = tf.concat([codes[..., None, :], means], axis=-2)
         return tf.reshape(summaries, tf.concat([tf.shape(codes)[:-1], [(1 + len(weights)) * self.latent_dim]], axis=0))
+
+    def _decays(self, num_steps: int) -> np.ndarray:
+        """Return the weights of the running means after each step, `(time constants, num_steps, num_steps)`."""
+        age = np.subtract.outer(np.arange(num_steps), np.arange(num_steps))
+        is_past = (age >= 0) & (age < self.memory)
+        decays = [np.where(is_past, np.exp(-np.maximum(age, 0) / constant), 0) for constant in TIME_CONSTANTS]
+        return np.stack([decay / decay.sum(axis=1, keepdims=True) for decay in decays])
 
     def expected(self, codes: tf.Tensor, offsets: tf.Tensor, pulls: tf.Tensor) -> tf.Tensor:
         """Return what the code after those given would be without what the experts add, `(..., latent_dim)`."""
