@@ -34,6 +34,8 @@ _TITLES = {
     "prior_cross_entropy": ("Cross-entropy of the prior", "nats per window"),
 }
 
+_MAX_COLUMNS = 512
+
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a picture, in the format that the path's ending names: the file is complete or as it was.
@@ -101,10 +103,14 @@ def plot_spectrograms(
     if frequency_scale not in ("log", "linear"):
         raise ValueError(f"`frequency_scale` must be 'log' or 'linear'. Received: frequency_scale={frequency_scale!r}")
     figure, panels = _panels(len(windows), num_columns, width=4.2, height=3.0, gap=0.6)
-    times = np.arange(windows.shape[2]) * converter.hop_length / converter.sample_rate
+    # Of a long piece as many frames are averaged as share a point of the picture.
+    num_averaged = max(1, windows.shape[2] // _MAX_COLUMNS)
+    starts = np.arange(0, windows.shape[2], num_averaged)
+    times = starts * converter.hop_length / converter.sample_rate
     for index, axes in enumerate(panels):
+        levels = converter.to_decibels(windows[index, ..., 0])
         image = librosa.display.specshow(
-            converter.to_decibels(windows[index, ..., 0]),
+            np.add.reduceat(levels, starts, axis=1) / np.diff(starts, append=windows.shape[2]),
             x_coords=times,
             y_coords=converter.frequencies,
             x_axis="s",
