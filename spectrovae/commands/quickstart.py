@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the sub-command."""
     parser.add_argument("--audio", type=Path, help="folder of recordings; by default music is composed")
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder to write to (%(default)s)")
-    parser.add_argument("--epochs", type=count, default=15, help="passes over the music (%(default)s)")
+    parser.add_argument("--epochs", type=count, default=12, help="passes over the music (%(default)s)")
     parser.add_argument("--num-pieces", type=count, default=48, help="pieces of 20 s to compose (%(default)s)")
     parser.add_argument("--latent-steps", type=count, help="codes along a window (one for 16 frames)")
     parser.add_argument("--seed", type=seed, default=0, help="decides the music and the training (%(default)s)")
