@@ -147,7 +147,7 @@ class BernoulliLikelihood(Likelihood):
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Example:
-        >>> float(BernoulliLikelihood().mean(tf.zeros(())))
+        >>> BernoulliLikelihood().mean(tf.zeros((1, 1, 1, 1))).numpy().item()
         0.5
     """
 

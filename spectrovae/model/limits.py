@@ -56,14 +56,14 @@ class LoudnessLimits(keras.layers.Layer):
 
     def call(self, codes: tf.Tensor) -> tf.Tensor:
         """Return the codes, moved where they are too loud."""
+        return limit_levels(codes, *self.bounds)
+
+    @property
+    def bounds(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Unit vectors along which bands get louder, `(latent_dim, 32)`, and how far codes may be in each."""
         slopes = tf.convert_to_tensor(self.slopes)
         norms = tf.maximum(tf.norm(slopes, axis=0), 1e-9)
-        directions, highest = slopes / norms, self.highest / norms
-        for _ in range(_NUM_STEPS):
-            excess = tf.nn.relu(codes @ directions - highest)
-            worst = tf.one_hot(tf.argmax(excess, axis=-1), NUM_BANDS)
-            codes -= (worst * excess) @ tf.transpose(directions)
-        return codes
+        return slopes / norms, self.highest / norms
 
     def fit(self, codes: np.ndarray, slopes: np.ndarray) -> None:
         """Limit the level of each band to what it hardly ever exceeds in the codes given.
@@ -79,6 +79,20 @@ class LoudnessLimits(keras.layers.Layer):
     def get_config(self) -> dict:
         """Return the arguments of the layer."""
         return super().get_config() | {"latent_dim": self.latent_dim}
+
+
+def limit_levels(codes: tf.Tensor, directions: tf.Tensor, highest: tf.Tensor) -> tf.Tensor:
+    """Return codes, moved where they are further along one of the directions, the columns, than they may be.
+
+    Example:
+        >>> limit_levels(tf.constant([[3.0, 9.0]]), directions=tf.constant([[1.0], [0.0]]), highest=tf.constant([1.0]))
+        <tf.Tensor: shape=(1, 2), dtype=float32, numpy=array([[1., 9.]], dtype=float32)>
+    """
+    for _ in range(_NUM_STEPS):
+        excess = tf.nn.relu(codes @ directions - highest)
+        worst = tf.one_hot(tf.argmax(excess, axis=-1), tf.shape(highest)[0])
+        codes -= (worst * excess) @ tf.transpose(directions)
+    return codes
 
 
 def level_slopes(codes: np.ndarray, windows: np.ndarray) -> np.ndarray:

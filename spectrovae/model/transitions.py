@@ -1,7 +1,6 @@
 """How a code follows from those before it."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -10,6 +9,7 @@ import tensorflow as tf
 
 from spectrovae.checks import check_num_weights, check_positive_int
 from spectrovae.model.distributions import to_raw_scale, to_scale
+from spectrovae.model.limits import LoudnessLimits, limit_levels
 
 TIME_CONSTANTS = (1.5, 8.0, 64.0)
 """In how many steps the summaries of the past forget, beside the last code itself."""
@@ -49,6 +49,22 @@ class Motion(NamedTuple):
     def pick(self, components: np.ndarray) -> "Motion":
         """Return the motion of each of the given components, the axes of `components` first."""
         return Motion(*(tf.gather(each, components) for each in self))
+
+
+def _any_shape(rank: int) -> tf.TensorSpec:
+    return tf.TensorSpec(rank * [None], tf.float32)
+
+
+_DRAW_SIGNATURE = (
+    _any_shape(3),  # recent
+    Motion(_any_shape(3), _any_shape(3), _any_shape(3)),
+    *[_any_shape(3)] * 3,  # decays, noise, uniform
+    _any_shape(0),  # temperature
+    _any_shape(3),  # anchors
+    _any_shape(0),  # pull
+    _any_shape(2),  # directions
+    _any_shape(1),  # highest
+)
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -145,7 +161,7 @@ class Transitions(keras.layers.Layer):
         seed: tf.Tensor,
         temperature: float = 1.0,
         anchors: tf.Tensor | None = None,
-        limits: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+        limits: LoudnessLimits | None = None,
     ) -> tf.Tensor:
         """Draw the codes that follow.
 
@@ -155,7 +171,7 @@ class Transitions(keras.layers.Layer):
             seed: Two integers.
             temperature: Factor on the standard deviations.
             anchors: Where the mean of some steps shall lie, of the shape of the result: it is pulled there gently.
-            limits: What is done to each code that was drawn, before the next, `(num_samples, latent_dim)`.
+            limits: What moves each code that was drawn, where it is too loud, before the next is.
 
         Returns:
             Shape `(num_samples, num_steps, latent_dim)`.
@@ -173,10 +189,12 @@ class Transitions(keras.layers.Layer):
         pull = tf.constant(0.0 if anchors is None else _PULL)
         anchors = tf.zeros_like(motion.offsets) if anchors is None else tf.cast(anchors, tf.float32)
         temperature = tf.cast(temperature, tf.float32)
-        codes = self._draw(recent, motion, tf.constant(decays), noise, uniform, temperature, anchors, pull, limits)
+        bounds = (tf.zeros((latent_dim, 1)), tf.constant([np.inf], tf.float32)) if limits is None else limits.bounds
+        codes = self._draw(recent, motion, tf.constant(decays), noise, uniform, temperature, anchors, pull, *bounds)
         return tf.ensure_shape(codes, motion.offsets.shape)
 
-    @tf.function(autograph=False, reduce_retracing=True)
+    # Whatever the shapes, one graph: two might differ in the last digit.
+    @tf.function(autograph=False, input_signature=_DRAW_SIGNATURE)
     def _draw(
         self,
         recent: tf.Tensor,
@@ -187,10 +205,12 @@ class Transitions(keras.layers.Layer):
         temperature: tf.Tensor,
         anchors: tf.Tensor,
         pull: tf.Tensor,
-        limits: Callable[[tf.Tensor], tf.Tensor],
+        directions: tf.Tensor,
+        highest: tf.Tensor,
     ) -> tf.Tensor:
         """Draw codes step by step, as one graph: a step has sixty small operations."""
         num_samples, dim = tf.shape(recent)[0], self.latent_dim
+        recent = tf.ensure_shape(recent, (None, self.memory, dim))
         # One matrix product for all experts, of which one is taken: gathered matrices would be a hundred times larger.
         roots = tf.reshape(tf.transpose(tf.linalg.inv(self._whitening), (2, 0, 1)), (dim, -1))
         spreads = tf.exp(motion.log_spreads)
@@ -203,7 +223,8 @@ class Transitions(keras.layers.Layer):
             added = tf.gather(self.means, experts) + temperature * tf.gather(spread, experts, batch_dims=1)
             code = self._expected(summaries, motion.offsets[:, step], motion.pulls[:, step]) + spreads[:, step] * added
             code += pull * (anchors[:, step] - self._summary(summaries, _ANCHORED))
-            code = limits(tf.clip_by_value(code, self.lowest, self.highest))
+            code = limit_levels(tf.clip_by_value(code, self.lowest, self.highest), directions, highest)
+            code = tf.ensure_shape(code, (None, dim))
             return step + 1, tf.concat([recent[:, 1:], code[:, None]], axis=1), drawn.write(step, code)
 
         num_steps = tf.shape(noise)[0]
