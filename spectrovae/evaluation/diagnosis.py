@@ -291,7 +291,8 @@ def _measure(
         return np.asarray(values, np.float64).reshape(len(windows), -1, model.latent_dim).mean(axis=1)
 
     codes, draws = posterior.mean(), posterior.sample(_NUM_DRAWS, seed=seed)
-    cross_entropy = -tf.reduce_mean(model.prior.log_prob(draws), axis=0)
+    joint = model.prior.joint_log_prob(draws)  # (num_draws, num_windows, num_components)
+    cross_entropy = -tf.reduce_mean(tf.reduce_logsumexp(joint, axis=-1), axis=0)
     levels = model.converter.to_decibels(windows)
     reconstruction = _mean_windows(model, codes)
     measured = {
@@ -300,7 +301,7 @@ def _measure(
         "code variance": by_dimension(posterior.variance()),
         "kl": cross_entropy - posterior.entropy(),
         "cross-entropy": cross_entropy,
-        "responsibilities": tf.reduce_mean(model.prior.responsibilities(draws), axis=0),
+        "responsibilities": tf.reduce_mean(tf.nn.softmax(joint), axis=0),
         "level": levels.mean(axis=(2, 3)),
         "squared level": np.square(levels, dtype=np.float64).mean(axis=(2, 3)),
         "squared error": np.square(rmse_db(windows, reconstruction, model.converter)),

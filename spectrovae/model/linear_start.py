@@ -144,7 +144,8 @@ def _fit_curves(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
         least = _LEAST_SCALE * model.likelihood.min_scale
         curves.append(model.likelihood.to_raw_scale(np.maximum(deviations, least)) - model.likelihood.raw_scale.numpy())
     decoder.get_layer("level_curves").curves.assign(np.stack(curves))
-    decoder.get_layer("deep_window").bias.assign(np.zeros(decoder.get_layer("deep_window").bias.shape))
+    bias = decoder.get_layer("deep_window").bias
+    bias.assign(np.zeros(bias.shape))  # of a model that was trained before: the curves say it all
 
 
 @computed_once

@@ -110,9 +110,7 @@ class SequencePrior(GaussianMixturePrior):
     def joint_log_prob(self, codes: tf.Tensor) -> tf.Tensor:
         """Return the log of weight times density, over `(..., num_steps, latent_dim)`, of each component."""
         self._build_for(codes)
-        first = self.distribution().components_distribution.log_prob(codes[..., 0, None, :])
-        log_weights = tf.nn.log_softmax(tf.convert_to_tensor(self.logits))
-        return log_weights + first + self.transitions.log_prob(codes, self.motion)
+        return super().joint_log_prob(codes[..., 0, :]) + self.transitions.log_prob(codes, self.motion)
 
     def sample(
         self,

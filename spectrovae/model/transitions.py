@@ -183,14 +183,16 @@ class Transitions(keras.layers.Layer):
         recent = past[:, -self.memory :]
         num_known = recent.shape[1]
         recent = tf.pad(recent, ((0, 0), (self.memory - num_known, 0), (0, 0)))
-        of_step = [self._decays(min(num_known + step, self.memory))[:, -1] for step in range(num_steps)]
-        missing = [(0, 0), (self.memory, 0)]
-        decays = np.stack([np.pad(weights, missing)[:, -self.memory :] for weights in of_step]).astype(np.float32)
+        # The codes that are known stand last, those that are missing have no weight.
+        after = np.minimum(num_known + np.arange(num_steps), self.memory)
+        rows = self._decays(self.memory)
+        of_step = [np.roll(rows[:, known - 1], self.memory - known, axis=1) for known in after]
+        decays = tf.constant(np.stack(of_step), tf.float32)
         pull = tf.constant(0.0 if anchors is None else _PULL)
         anchors = tf.zeros_like(motion.offsets) if anchors is None else tf.cast(anchors, tf.float32)
         temperature = tf.cast(temperature, tf.float32)
         bounds = (tf.zeros((latent_dim, 1)), tf.constant([np.inf], tf.float32)) if limits is None else limits.bounds
-        codes = self._draw(recent, motion, tf.constant(decays), noise, uniform, temperature, anchors, pull, *bounds)
+        codes = self._draw(recent, motion, decays, noise, uniform, temperature, anchors, pull, *bounds)
         return tf.ensure_shape(codes, motion.offsets.shape)
 
     # Whatever the shapes, one graph: two might differ in the last digit.
