@@ -24,6 +24,9 @@ MODES = {
     "aeolian": (0, 2, 3, 5, 7, 8, 10),
 }
 
+# Semitones of each mode's tonic above that of the major scale with the same notes.
+MODE_TONICS = {"lydian": 5, "ionian": 0, "mixolydian": 7, "dorian": 2, "aeolian": 9}
+
 # Scale degrees of the chords' roots, one chord a bar (0 is the tonic).
 PROGRESSIONS = ("0340", "0534", "0453", "5304", "0234", "3045", "0304")
 
@@ -43,13 +46,17 @@ GROOVES: dict[int, tuple[dict[str, str], ...]] = {
     ),
 }
 
-# Who may play what, and how loud each part is.
-CASTS = {
-    "melody": ("plucked_string", "struck_string", "bell", "bowed", "flute", "organ"),
-    "chords": ("struck_string", "plucked_string", "organ", "pad", "bowed"),
-    "bass": ("bass", "bass", "plucked_string"),
-}
+# Who plays together: melody, chords and bass.
+BANDS = (
+    ("bell", "pad", "bass"),
+    ("bowed", "plucked_string", "plucked_string"),
+    ("organ", "struck_string", "bass"),
+    ("plucked_string", "organ", "bass"),
+    ("flute", "bowed", "plucked_string"),
+    ("flute", "struck_string", "bass"),
+)
 
+# How loud each part is.
 LEVELS = {"melody": 0.5, "chords": 0.24, "bass": 0.5, "kick": 0.6, "snare": 0.22, "hat": 0.1}
 
 
@@ -178,25 +185,54 @@ def _perform(
             yield Note(start, length * beat_seconds, pitch, velocity, timbres.get(part, part))
 
 
-def write_score(duration: float, rng: Generator) -> Score:
+class Band(NamedTuple):
+    """Who plays a collection of pieces, and what they have in common.
+
+    Attributes:
+        scale: Pitch class in [0, 12) of the tonic of the major scale whose notes all pieces use, in any mode.
+        timbres: The instrument of each part.
+        tempo: Beats per minute, from which pieces differ by up to a tenth.
+        room: Seed of the room they play in.
+    """
+
+    scale: int
+    timbres: dict[str, str]
+    tempo: float
+    room: int
+
+
+def form_band(rng: Generator) -> Band:
+    """Draw a band: its instruments, the scale that its pieces share, its tempo and its room.
+
+    Example:
+        >>> form_band(np.random.default_rng(0)).timbres
+        {'melody': 'flute', 'chords': 'struck_string', 'bass': 'bass'}
+    """
+    timbres = dict(zip(("melody", "chords", "bass"), BANDS[rng.integers(len(BANDS))], strict=True))
+    return Band(int(rng.integers(12)), timbres, rng.uniform(80, 132), int(rng.integers(2**32)))
+
+
+def write_score(duration: float, rng: Generator, band: Band | None = None) -> Score:
     """Write a piece of `duration` seconds in the form AABA, four bars each, that ends on the tonic chord.
 
     Args:
         duration: Length of the piece in seconds, the dying away of its last notes included.
-        rng: Draws key, mode, tempo, metre, chords, melody, styles, instruments and dynamics.
+        rng: Draws mode, tempo, metre, chords, melody, styles of accompaniment and dynamics.
+        band: Who plays; by default it is drawn as well.
 
     Example:
         >>> score = write_score(20.0, np.random.default_rng(0))
         >>> score.mode in MODES and max(note.start for note in score.notes) < 20.0
         True
     """
-    score = Score(int(rng.integers(12)), str(rng.choice(list(MODES))), [])
+    band = band or form_band(rng)
+    mode = str(rng.choice(list(MODES)))
+    score = Score((band.scale + MODE_TONICS[mode]) % 12, mode, [])
     num_beats = int(rng.choice([3, 4, 4]))
     ending = min(1.5, duration / 10)  # seconds left for the last notes to die away
-    num_bars = max(1, round((duration - ending) * rng.uniform(72, 144) / 60 / num_beats))
+    num_bars = max(1, round((duration - ending) * band.tempo * rng.uniform(0.9, 1.1) / 60 / num_beats))
     beat_seconds = (duration - ending) / (num_bars * num_beats)
     sections = {name: _Section(rng, num_beats) for name in "AB"}
-    timbres = {part: str(rng.choice(names)) for part, names in CASTS.items()}
     chord, degrees = [score.pitch(step, 3) for step in (0, 2, 4)], [int(rng.integers(8))]
     for bar in range(num_bars):
         section, place = sections["AABA"[bar // 4 % 4]], bar % 4
@@ -205,7 +241,7 @@ def write_score(duration: float, rng: Generator) -> Score:
         chord = _voice_chord(score, section.roots[place], chord)
         degrees = _melody_degrees(rng, section.rhythms[place], section.roots[place], degrees[-1])
         parts = section.arrange(score, place, chord, degrees)
-        score.notes.extend(_perform(parts, timbres, section.level, bar * num_beats, beat_seconds, rng))
+        score.notes.extend(_perform(parts, band.timbres, section.level, bar * num_beats, beat_seconds, rng))
     return score
 
 
@@ -355,16 +391,19 @@ def _reverberate(samples: np.ndarray, sample_rate: int, rng: Generator) -> np.nd
     return samples + rng.uniform(0.15, 0.4) * wet
 
 
-def compose(duration: float = 30.0, sample_rate: int = 22050, seed: int | None = None) -> np.ndarray:
+def compose(
+    duration: float = 30.0, sample_rate: int = 22050, seed: int | None = None, band: Band | None = None
+) -> np.ndarray:
     """Compose a piece of polyphonic music and play it.
 
-    The seed draws key, mode, tempo, metre, chord progressions, melody, styles of accompaniment, instruments,
-    dynamics and the room it is played in.
+    The seed draws mode, tempo, metre, chord progressions, melody, styles of accompaniment and dynamics, and the band,
+    unless one is given.
 
     Args:
         duration: Length in seconds, at least 0.1.
         sample_rate: Samples per second in Hz, at least 8,000.
         seed: Repeats a piece; None draws a new one each time.
+        band: Who plays.
 
     Returns:
         Mono samples, float32 `(round(duration * sample_rate),)`, with a peak between 0.5 and 0.9.
@@ -381,8 +420,10 @@ def compose(duration: float = 30.0, sample_rate: int = 22050, seed: int | None =
     if sample_rate < 8000:
         raise ValueError(f"`sample_rate` must be at least 8,000 Hz. Received: sample_rate={sample_rate}")
     rng = np.random.default_rng(seed)
-    samples = render(write_score(duration, rng), duration, sample_rate, rng)
-    samples = fade(_reverberate(samples, sample_rate, rng), sample_rate, 0.002, 0.15)
+    band = band or form_band(rng)
+    samples = render(write_score(duration, rng, band), duration, sample_rate, rng)
+    samples = _reverberate(samples, sample_rate, np.random.default_rng(band.room))
+    samples = fade(samples, sample_rate, 0.002, 0.15)
     return (samples * rng.uniform(0.5, 0.9) / np.max(np.abs(samples))).astype(np.float32)
 
 
@@ -390,6 +431,9 @@ def compose_collection(
     folder: str | Path, num_pieces: int = 24, duration: float = 20.0, sample_rate: int = 22050, seed: int = 0
 ) -> list[Path]:
     """Compose pieces and write them to a folder as 16-bit WAV files `piece_00.wav`, `piece_01.wav`, ...
+
+    One band plays them all, in one scale: like most folders of recordings, and enough for a quarter of an hour of music
+    to teach its notes, chords and drums.
 
     Args:
         folder: Where to write; made if it is missing.
@@ -413,11 +457,13 @@ def compose_collection(
         raise ValueError(f"`num_pieces` must be at least 1. Received: num_pieces={num_pieces}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    seeds = np.random.default_rng(seed).integers(2**32, size=num_pieces)
+    rng = np.random.default_rng(seed)
+    band = form_band(rng)
+    seeds = rng.integers(2**32, size=num_pieces)
     paths = [folder / f"piece_{index:02d}.wav" for index in range(num_pieces)]
 
     def write(path: Path, piece_seed: int) -> None:
-        soundfile.write(path, compose(duration, sample_rate, int(piece_seed)), sample_rate, "PCM_16")
+        soundfile.write(path, compose(duration, sample_rate, int(piece_seed), band), sample_rate, "PCM_16")
 
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         list(executor.map(write, paths, seeds))
