@@ -11,7 +11,15 @@ from spectrovae.audio.windows import check_windows, limited_batches
 from spectrovae.model.distributions import raw_posterior_scales
 from spectrovae.model.level_curves import fit_level_curves
 from spectrovae.model.limits import level_slopes
-from spectrovae.model.pca import PARTS_PER_WINDOW, LinearOptimum, fit_linear_optimum, random_parts
+from spectrovae.model.networks import with_neighbors
+from spectrovae.model.pca import (
+    PARTS_PER_WINDOW,
+    LinearOptimum,
+    average_frames,
+    fit_courses,
+    fit_linear_optimum,
+    random_parts,
+)
 from spectrovae.training.callbacks import reset_slots
 from spectrovae.training.distributed import computed_once
 
@@ -26,9 +34,9 @@ MAX_ITERATOR_WINDOWS = 512
 
 _PRIOR_PASSES = 3  # over the data, to learn how codes follow one another
 _RESIDUAL_WINDOWS = 128
-_CURVE_WINDOWS = 256
+_DECODED_WINDOWS = 256
 _LEAST_SCALE = 1.02  # over the likelihood's floor, where scales could not be learned
-_MAX_DECODED = 256  # windows, to see how levels depend on codes
+_MIN_DECODED, _MAX_DECODED = 48, 256  # windows, to see how levels depend on codes
 _CHECKED_WINDOWS = 24  # beside those of which the texture keeps a half
 
 
@@ -106,7 +114,7 @@ def start_from(
     """
     with reset_slots(getattr(model, "optimizer", None), model.trainable_variables):
         _assign(model, optimum)
-        _fit_curves(model, _limited(model, x, 1, _CURVE_WINDOWS, batch_size))
+        _fit_decoder(model, _limited(model, x, 1, _DECODED_WINDOWS, batch_size))
     refit_prior(model, x, max_windows, batch_size)
     if model.likelihood.per_pixel:
         refit_texture(model, x, batch_size=batch_size)
@@ -121,30 +129,44 @@ def _seed_of(model: keras.Model) -> int:
 def _assign(model: keras.Model, optimum: LinearOptimum) -> None:
     """Set the linear paths, the posterior's scale and the likelihood's shared scale to those of a linear optimum."""
     model.encoder.get_layer("linear_mean").set_weights(optimum.encoder_weights())
-    model.decoder.get_layer("linear_window").set_weights(optimum.decoder_weights())
+    courses, *others = optimum.decoder_weights()
+    linear = model.decoder.get_layer("linear_window")
+    around = linear.num_neighbors * len(courses)  # neighbors say nothing as yet
+    linear.set_weights([np.pad(courses, ((around, around), (0, 0))), *others])
     model.encoder.get_layer("raw_scales").bias.assign(raw_posterior_scales(optimum.posterior_scales, model.posterior))
     model.likelihood.raw_scale.assign(model.likelihood.to_raw_scale(np.sqrt(optimum.noise_variance)))
 
 
-def _fit_curves(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
-    """Set the decoder's level curves to what windows are, given draws of their codes."""
-    decoder, levels, spectra = model.decoder, [], []
-    linear_path = keras.Model(decoder.input, decoder.get_layer("levels").output)
+def _fit_decoder(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
+    """Set what the decoder makes of neighboring codes, and its level curves, to what windows are given their codes."""
     rng = np.random.default_rng(_seed_of(model))
+    linear = model.decoder.get_layer("linear_window")
+    pool_size = model.encoder.get_layer("linear_pooling").pool_size[0]
+    codes, averages, spectra = [], [], []
     for batch in batches:
         posterior = model.posterior_of(batch)
-        codes = posterior.mean() + posterior.stddev() * rng.standard_normal(posterior.mean().shape, np.float32)
-        steps = linear_path(codes, training=False).numpy()  # (batch, steps, bins)
-        pool_size = model.input_shape[1] // steps.shape[1]
-        levels.append(steps.reshape(-1, steps.shape[-1]))
-        spectra.append(np.asarray(batch)[:, :, pool_size // 2 :: pool_size, 0].swapaxes(1, 2).reshape(levels[-1].shape))
-    means, deviations = fit_level_curves(np.concatenate(levels), np.concatenate(spectra))
+        codes.append(posterior.mean() + posterior.stddev() * rng.standard_normal(posterior.mean().shape, np.float32))
+        if linear.num_neighbors:
+            averages.append(average_frames(batch, pool_size).swapaxes(1, 2))
+        spectra.append(np.asarray(batch)[:, :, pool_size // 2 :: pool_size, 0].swapaxes(1, 2))
+    if linear.num_neighbors:
+        contexts = np.concatenate([np.stack(with_neighbors(each, linear.num_neighbors), axis=-2) for each in codes])
+        steps = np.concatenate(averages).reshape(*contexts.shape[:2], linear.steps, -1)
+        linear.temporal_kernel.assign(fit_courses(contexts, steps, *map(np.asarray, linear.weights[1:])))
+    linear_path = keras.Model(model.decoder.input, model.decoder.get_layer("levels").output)
+    levels = np.concatenate([linear_path(each, training=False).numpy().reshape(-1, linear.bins) for each in codes])
+    _assign_curves(model, levels, np.concatenate(spectra).reshape(levels.shape))
+
+
+def _assign_curves(model: keras.Model, levels: np.ndarray, spectra: np.ndarray) -> None:
+    """Set the decoder's level curves to what spectra are where the linear path says some levels."""
+    means, deviations = fit_level_curves(levels, spectra)
     curves = [means]
     if model.likelihood.per_pixel:
         least = _LEAST_SCALE * model.likelihood.min_scale
         curves.append(model.likelihood.to_raw_scale(np.maximum(deviations, least)) - model.likelihood.raw_scale.numpy())
-    decoder.get_layer("level_curves").curves.assign(np.stack(curves))
-    bias = decoder.get_layer("deep_window").bias
+    model.decoder.get_layer("level_curves").curves.assign(np.stack(curves))
+    bias = model.decoder.get_layer("deep_window").bias
     bias.assign(np.zeros(bias.shape))  # of a model that was trained before: the curves say it all
 
 

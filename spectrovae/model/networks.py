@@ -19,7 +19,7 @@ FRAMES_AT_ONCE = 4096
 _MAX_PIXELS = 2**26
 
 _FRAMES_PER_CODE, _MIN_CODES = 16, 8  # by default
-_CONTEXT = 5  # codes that a frame depends on to either side: three convolutions and the interpolation
+_CONTEXT = 4  # codes that a frame depends on to either side: of three convolutions, and where steps overlap
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -77,40 +77,53 @@ class SeparableDense(layers.Layer):
 class SeparableDenseTranspose(layers.Layer):
     """Add up spectra, each in its own course over time: the reverse of `SeparableDense`.
 
+    Along a sequence of codes, neighbors may have a say in the steps of each code. What is decoded then runs on from
+    code to code, where it would otherwise jump.
+
     Args:
         steps: Length of a sequence.
         bins: Size of its spectra.
+        num_neighbors: How many codes before and after a code its steps depend on, 0 or more. Before the first code and
+            after the last one, they are taken to go on as they are.
         seed: Integer that decides the initial kernels.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Input shape:
-        `(..., units)`: how much of each spectrum.
+        `(..., units)`: how much of each spectrum; with neighbors `(..., num_codes, units)`.
 
     Output shape:
-        `(..., steps, bins)`.
+        `(..., steps, bins)`; with neighbors `(..., num_codes, steps, bins)`.
 
     Raises:
-        ValueError: If `steps` or `bins` is not a positive integer.
+        ValueError: If `steps` or `bins` is not a positive integer, or `num_neighbors` is negative.
 
     Example:
         >>> SeparableDenseTranspose(steps=3, bins=4)(keras.ops.ones((5, 2))).shape
         TensorShape([5, 3, 4])
     """
 
-    def __init__(self, steps: int, bins: int, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, steps: int, bins: int, num_neighbors: int = 0, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.steps = check_positive_int("steps", steps)
         self.bins = check_positive_int("bins", bins)
-        self.seed = seed
+        if isinstance(num_neighbors, bool) or not isinstance(num_neighbors, int) or num_neighbors < 0:
+            raise ValueError(f"`num_neighbors` must be an integer, 0 or more. Received: num_neighbors={num_neighbors!r}")
+        self.num_neighbors, self.seed = num_neighbors, seed
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create the weights."""
-        units = input_shape[-1]
-        _add_separable_weights(self, (self.steps, units), (units, self.bins), self.bins)
+        """Create the weights; the courses are those of the earliest code first."""
+        units, num_courses = input_shape[-1], 1 + 2 * self.num_neighbors
+        _add_separable_weights(self, (num_courses * self.steps, units), (units, self.bins), self.bins)
 
     def call(self, inputs: Any) -> Any:
         """Return the sequences."""
-        return ops.matmul(inputs[..., None, :] * self.temporal_kernel, self.spectral_kernel) + self.bias
+        courses = ops.split(self.temporal_kernel, 1 + 2 * self.num_neighbors)
+        if self.num_neighbors:
+            codes = with_neighbors(inputs, self.num_neighbors)
+            weighted = sum(code[..., None, :] * course for code, course in zip(codes, courses, strict=True))
+        else:
+            weighted = inputs[..., None, :] * courses[0]
+        return ops.matmul(weighted, self.spectral_kernel) + self.bias
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Replace the numbers by steps and bins."""
@@ -118,7 +131,80 @@ class SeparableDenseTranspose(layers.Layer):
 
     def get_config(self) -> dict:
         """Return the arguments of the layer."""
-        return super().get_config() | {"steps": self.steps, "bins": self.bins, "seed": self.seed}
+        names = ("steps", "bins", "num_neighbors", "seed")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def with_neighbors(codes: Any, num_neighbors: int) -> list[Any]:
+    """Return sequences of codes and of their neighbors, the earliest first; the outermost codes are repeated.
+
+    Args:
+        codes: Shape `(..., num_codes, units)`.
+        num_neighbors: How many before and after each.
+
+    Example:
+        >>> [each.numpy().ravel().tolist() for each in with_neighbors(tf.constant([[1.0], [2.0], [3.0]]), 1)]
+        [[1.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 3.0]]
+    """
+    first, last = [codes[..., :1, :]] * num_neighbors, [codes[..., -1:, :]] * num_neighbors
+    padded = ops.concatenate([*first, codes, *last], axis=-2)
+    num_codes = ops.shape(codes)[-2]
+    return [padded[..., index : index + num_codes, :] for index in range(1 + 2 * num_neighbors)]
+
+
+@keras.saving.register_keras_serializable(package="spectrovae")
+class OverlapAdd(layers.Layer):
+    """Fade from what one step of a sequence says of some frames to what the next one says of them.
+
+    Each step says what it takes to be in as many frames as it stands for, and in half as many before and after. Where
+    two steps say something of a frame, it gets both, the nearer one more. So there is no seam between steps.
+
+    Args:
+        frames: Number of frames that a step stands for, an even number.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
+
+    Input shape:
+        `(batch, num_steps, 2 * frames * channels)`.
+
+    Output shape:
+        `(batch, num_steps * frames, channels)`.
+
+    Raises:
+        ValueError: If `frames` is not a positive, even number.
+
+    Example:
+        >>> steps = tf.constant([[[0.0] * 8, [8.0] * 8]])
+        >>> OverlapAdd(frames=4)(steps)[0, :, 0].numpy().tolist()
+        [0.0, 0.0, 1.0, 3.0, 5.0, 7.0, 8.0, 8.0]
+    """
+
+    def __init__(self, frames: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.frames = check_positive_int("frames", frames)
+        if frames % 2:
+            raise ValueError(f"`frames` must be even. Received: frames={frames}")
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """Return the frames."""
+        half, num_channels = self.frames // 2, inputs.shape[-1] // (2 * self.frames)
+        before, own, after = with_neighbors(inputs, 1)
+        fade = (ops.arange(self.frames, dtype=inputs.dtype) + 0.5) / self.frames  # from 0 to 1
+        rising, falling = (ops.repeat(each, num_channels) for each in (fade, 1 - fade))
+        size = half * num_channels
+        # Of this step's frames, the first half is shared with the step before, the second with the one after it.
+        first = own[..., size : 2 * size] * rising[size:] + before[..., 3 * size :] * falling[size:]
+        second = own[..., 2 * size : 3 * size] * falling[:size] + after[..., :size] * rising[:size]
+        return ops.reshape(ops.concatenate([first, second], axis=-1), (ops.shape(inputs)[0], -1, num_channels))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Replace steps by frames."""
+        batch, steps, numbers = input_shape
+        return batch, None if steps is None else steps * self.frames, numbers // (2 * self.frames)
+
+    def get_config(self) -> dict:
+        """Return the arguments of the layer."""
+        return super().get_config() | {"frames": self.frames}
 
 
 def _add_separable_weights(layer: layers.Layer, temporal: tuple, spectral: tuple, num_biases: int) -> None:
@@ -283,7 +369,8 @@ def build_decoder(
     It is linear from the code to spectra of steps of 2 ** depth frames, whose levels `LevelCurves` turn into means and
     spreads; linear interpolation makes frames of them. Convolutions over time add what neither tells. With one code for
     a window they look at the steps that the linear path has made of it. With several they look at the codes themselves,
-    of which each then gives every frame that it stands for: held-out music gains much from it.
+    of which each then gives every frame that it stands for: held-out music gains much from it. Neighboring codes have a
+    say in either path (`SeparableDenseTranspose`, `OverlapAdd`), or music would jump from one code to the next.
 
     Args:
         input_shape: `(bins, frames, 1)`, the shape of a window.
@@ -312,19 +399,20 @@ def build_decoder(
     codes = keras.Input((None, latent_dim) if refines_codes else (latent_dim,), name="codes", dtype="float32")
     seeds = itertools.count(seed + 2)  # after those of the linear path
     steps_per_code = frames // 2**depth // latent_steps
-    linear = SeparableDenseTranspose(steps_per_code, bins, seed, name="linear_window", dtype="float32")
+    num_neighbors = 1 if refines_codes else 0
+    linear = SeparableDenseTranspose(steps_per_code, bins, num_neighbors, seed, name="linear_window", dtype="float32")
     steps = layers.Reshape((-1, bins), name="levels", dtype="float32")(linear(codes))
     # Averaged spectra of music have a mean of about 0.3 and a deviation of about 0.15.
     seen = codes if refines_codes else layers.Rescaling(6.0, offset=-2.0)(steps)
     frames_per_code = frames // latent_steps if refines_codes else 1
-    num_refining = width * (3 * max(latent_dim, bins) + 6 * width + frames_per_code * width + num_channels * bins)
+    num_refining = width * (3 * max(latent_dim, bins) + (6 + frames_per_code) * width + num_channels * bins)
     check_num_weights("decoder", (steps_per_code + bins) * latent_dim + num_refining)
     hidden = refinement_block(seen, width, seeds)
     if refines_codes:
         per_frame = -(-width // 2)
         initializer = keras.initializers.GlorotUniform(seed=next(seeds))
-        hidden = layers.Dense(frames_per_code * per_frame, kernel_initializer=initializer, name="frames")(hidden)
-        hidden = layers.Activation(gelu)(layers.Reshape((-1, per_frame))(hidden))
+        hidden = layers.Dense(2 * frames_per_code * per_frame, kernel_initializer=initializer, name="frames")(hidden)
+        hidden = layers.Activation(gelu)(OverlapAdd(frames_per_code)(hidden))
     # Starts at zero, so that the network begins as its linear path and the gradient decides what to add.
     deep = layers.Dense(num_channels * bins, kernel_initializer="zeros", name="deep_window", dtype="float32")(hidden)
     grid = LevelCurves(num_channels, name="level_curves", dtype="float32")(steps)

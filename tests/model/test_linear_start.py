@@ -61,6 +61,27 @@ def test_adapted_model_of_several_codes_is_pca_of_the_parts(make_model, windows,
     np.testing.assert_allclose(np.abs(np.corrcoef(codes.T, pca.transform(parts).T)[:3, 3:]), np.eye(3), atol=0.01)
 
 
+def test_neighboring_codes_tell_how_music_goes_on_from_code_to_code(make_model, shifted_windows):
+    model = make_model(latent_dim=3, latent_steps=8, decoder_depth=1)
+    model.adapt(shifted_windows, verbose=0)
+    linear = model.decoder.get_layer("linear_window")
+    codes = model.encode(shifted_windows)
+    errors, jumps = [], []
+    for is_alone in (False, True):
+        if is_alone:
+            steps = linear.steps
+            courses = linear.temporal_kernel.numpy()
+            own = model.encoder.get_layer("linear_mean").temporal_kernel.numpy()
+            linear.temporal_kernel.assign(np.concatenate([0 * courses[:steps], own, 0 * courses[:steps]]))
+        path = keras.Model(model.decoder.input, model.decoder.get_layer("levels").output)
+        levels = path(codes).numpy().swapaxes(1, 2)
+        errors.append(np.square(interpolate_frames(levels, 2) - shifted_windows).mean())
+        changes = np.abs(np.diff(levels)).mean(axis=(0, 1))
+        jumps.append(changes[linear.steps - 1 :: linear.steps].mean() / changes.mean())
+    assert errors[0] < errors[1]
+    assert jumps[0] < jumps[1]
+
+
 @pytest.mark.parametrize("latent_steps", [1, 4])
 def test_spread_starts_as_the_residual_at_each_level(make_model, windows, latent_steps):
     model = make_model(latent_steps=latent_steps, num_components=1)

@@ -7,6 +7,7 @@ import pytest
 from spectrovae.model import networks
 from spectrovae.model.networks import (
     LinearUpsampling1D,
+    OverlapAdd,
     SeparableDense,
     SeparableDenseTranspose,
     build_decoder,
@@ -98,23 +99,45 @@ def test_decoder_of_several_codes_takes_any_number_of_them():
     decoder = small_decoder(latent_steps=4)
     assert decoder.output_shape == (None, None, 2, 32)
     courses, spectra, _ = decoder.get_layer("linear_window").get_weights()
+    courses = courses.reshape(3, 2, 3)  # those of the code before, its own, those of the code after
     for num_steps in (1, 4, 9):
         codes = np.random.default_rng(0).normal(size=(5, num_steps, 3)).astype(np.float32)
-        steps = np.einsum("nik,tk,kf->nitf", codes, courses, spectra).reshape(5, 2 * num_steps, 32)
+        padded = np.pad(codes, ((0, 0), (1, 1), (0, 0)), "edge")
+        contexts = np.stack([padded[:, index : index + num_steps] for index in range(3)])
+        steps = np.einsum("jnik,jtk,kf->nitf", contexts, courses, spectra).reshape(5, 2 * num_steps, 32)
         expected = interpolate_frames(steps.swapaxes(1, 2), 4)[..., 0].swapaxes(1, 2)
         np.testing.assert_allclose(decoder(codes)[:, :, 0], expected, atol=1e-5)
 
 
 def test_decoder_of_several_codes_gives_each_frame_its_own():
     decoder = small_decoder(latent_steps=4, width=2)
-    # The only number of each frame, and a spectrum that rises with it.
-    decoder.get_layer("frames").bias.assign(np.arange(8) + 100.0)
+    # The only number of each frame, of half a code before to half a code after, and a spectrum that rises with it.
+    numbers = np.arange(16) + 100.0  # so high that GELU passes it on
+    decoder.get_layer("frames").bias.assign(numbers)
     decoder.get_layer("deep_window").kernel.assign(np.arange(2 * 32)[None])
+    kernel = decoder.get_layer("frames").kernel
+    kernel.assign(np.zeros(kernel.shape))
     windows = decoder(np.zeros((1, 6, 3), np.float32)).numpy()
-    hidden = decoder.get_layer("frames")(np.zeros((1, 2), np.float32)).numpy()[0]  # so high that GELU passes it on
+    # Of each frame two codes know something, and the nearer one counts for more.
+    weights = (np.arange(8) + 0.5) / 8
+    first = weights[4:] * numbers[4:8] + (1 - weights[4:]) * numbers[12:]
+    second = (1 - weights[:4]) * numbers[8:12] + weights[:4] * numbers[:4]
     for channel in (0, 1):
-        expected = hidden[:, None] * (np.arange(32) + 32 * channel)  # (frames, bins)
+        expected = np.concatenate([first, second])[:, None] * (np.arange(32) + 32 * channel)  # (frames, bins)
         np.testing.assert_allclose(windows[0, :, channel], np.tile(expected, (6, 1)), rtol=1e-5)
+
+
+def test_overlapping_steps_that_agree_stay_as_they_are():
+    frames = RNG.standard_normal((2, 5 * 4, 3)).astype(np.float32)  # of 5 steps of 4 frames
+    around = np.pad(frames, ((0, 0), (2, 2), (0, 0)))
+    steps = np.stack([around[:, 4 * step : 4 * step + 8].reshape(2, -1) for step in range(5)], axis=1)
+    layer = OverlapAdd(frames=4)
+    inner = slice(2, -2)  # beyond the ends the outermost steps are repeated
+    np.testing.assert_allclose(layer(steps)[:, inner], frames[:, inner], atol=1e-6)
+    assert layer.compute_output_shape((None, None, 24)) == (None, None, 3)
+    assert layer.compute_output_shape(steps.shape) == frames.shape
+    with pytest.raises(ValueError, match="frames=3"):
+        OverlapAdd(3)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +206,8 @@ def test_sizes_must_be_positive():
         SeparableDenseTranspose(steps=0, bins=4)
     with pytest.raises(ValueError, match="bins=-1"):
         SeparableDenseTranspose(steps=2, bins=-1)
+    with pytest.raises(ValueError, match="num_neighbors=-1"):
+        SeparableDenseTranspose(steps=2, bins=2, num_neighbors=-1)
 
 
 @pytest.fixture(params=[(2, 4), (1, 8), (3, 4)], ids=lambda param: "depth {}, {} codes".format(*param))

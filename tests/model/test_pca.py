@@ -11,6 +11,7 @@ from spectrovae.model.pca import (
     SEMITONES,
     TRANSPOSED_SHARE,
     average_frames,
+    fit_courses,
     fit_linear_optimum,
     interpolate_frames,
     separable_components,
@@ -208,3 +209,15 @@ def test_optimum_cannot_be_truncated_to_what_it_has_not(latent_dim, windows):
 def test_one_window_is_too_few(windows):
     with pytest.raises(ValueError, match="at least 2 windows.*warm_start=False.*Received: 1"):
         fit_linear_optimum([windows[:1]], latent_dim=2, pool_size=4)
+
+
+def test_courses_are_those_of_least_squares():
+    rng = np.random.default_rng(0)
+    contexts, spectra, mean = rng.normal(size=(30, 8, 3, 2)), rng.normal(size=(2, 5)), rng.normal(size=5)
+    steps = rng.normal(size=(30, 8, 4, 5))
+    courses = fit_courses(contexts, steps, spectra, mean).reshape(3, 4, 2)
+    # Step by step: what each neighbor's number adds to the spectrum, as one regression.
+    columns = np.einsum("ntjd,df->ntfjd", contexts, spectra).reshape(-1, 6)
+    for step in range(4):
+        expected = np.linalg.lstsq(columns, (steps[:, :, step] - mean).reshape(-1), rcond=None)[0]
+        np.testing.assert_allclose(courses[:, step].ravel(), expected, rtol=0.02, atol=2e-3)
