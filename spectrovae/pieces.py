@@ -97,7 +97,7 @@ def generate_audio(
         means, scales = _distributions(model, components)
         codes = model.prior.limits(walk_between(means, scales, deviations, len(starts)))
         moments = _decode_joined(model, codes, starts)
-    return _to_sound(model, *moments, num_samples, texture, seed, rng)
+    return _to_sound(model, *model.dynamics.match(*moments), num_samples, texture, seed, rng)
 
 
 def continue_audio(

@@ -20,10 +20,11 @@ from spectrovae import (
     SpectroVAE,
 )
 from spectrovae.model.course import Course
+from spectrovae.model.dynamics import Dynamics
 from spectrovae.model.level_curves import LevelCurves
 from spectrovae.model.likelihood import BernoulliLikelihood
 from spectrovae.model.limits import LoudnessLimits
-from spectrovae.model.networks import LinearUpsampling1D, SeparableDense, SeparableDenseTranspose
+from spectrovae.model.networks import LinearUpsampling1D, OverlapAdd, SeparableDense, SeparableDenseTranspose
 from spectrovae.model.sequence_prior import Transitions
 from spectrovae.model.texture import Texture
 from spectrovae.training.metrics import ComponentPerplexity, NumLiveComponents, RootMean
@@ -39,9 +40,11 @@ TABLE = {
     LevelCurves: {"num_channels": 2},
     LinearUpsampling1D: {"size": 4},
     SeparableDense: {"units": 3, "seed": 1},
-    SeparableDenseTranspose: {"steps": 5, "bins": 4, "seed": 1},
+    OverlapAdd: {"frames": 2},
+    SeparableDenseTranspose: {"steps": 5, "bins": 4, "num_neighbors": 1, "seed": 1},
     GaussianLikelihood: {"per_pixel": True, "min_scale": 0.02, "initial_scale": 0.2},
     BernoulliLikelihood: {},
+    Dynamics: {"converter": CONVERTER},
     Texture: {"converter": CONVERTER, "bank_size": 2, "grain_length": 8},
     LinearWarmup: {"learning_rate": 1e-3, "num_steps": 7},
     KLWarmup: {"num_epochs": 3, "initial_weight": 0.1},
@@ -112,7 +115,7 @@ def test_weights_survive_saving(cls, arguments, tmp_path):
     layer = cls(**arguments)
     example = np.random.default_rng(0).uniform(size=(2, 32, 32, 1)).astype(np.float32)
     example = {GaussianMixturePrior: example[:, 0, :3, 0]}.get(cls, example)
-    example = example[..., 0] if cls in (SequencePrior, LevelCurves, LinearUpsampling1D) else example
+    example = example[..., 0] if cls in (SequencePrior, LevelCurves, LinearUpsampling1D, OverlapAdd) else example
     inputs = keras.Input(example.shape[1:])
     model = layer if isinstance(layer, keras.Model) else keras.Model(inputs, layer(inputs))
     expected = model(example)

@@ -192,16 +192,20 @@ def refit_prior(model: keras.Model, x: Any, max_windows: int = 4096, batch_size:
     num_draws = int(np.ceil(20 * model.num_components / len(mean)))
     noise = np.random.default_rng(_seed_of(model)).standard_normal((num_draws, *mean.shape))
     codes = (mean + scale * noise).reshape(-1, *mean.shape[1:])
+    num_decoded = min(max(_MIN_DECODED, 2 * model.latent_dim // model.latent_steps), _MAX_DECODED, len(codes))
+    some = codes[np.linspace(0, len(codes) - 1, num_decoded).astype(int)]
+    decoded = _decoded_means(model, some)
+    slopes = level_slopes(some.reshape(len(some), model.latent_steps, -1), decoded)
     with reset_slots(getattr(model, "optimizer", None), model.prior.trainable_variables):
-        model.prior.fit(codes, _seed_of(model), _level_slopes(model, codes))
+        model.prior.fit(codes, _seed_of(model), slopes)
+    drawn = model.prior.sample(min(num_decoded, _MIN_DECODED), seed=_seed_of(model))
+    model.dynamics.fit(decoded, _decoded_means(model, drawn))
 
 
-def _level_slopes(model: keras.Model, codes: np.ndarray) -> np.ndarray:
-    """Return how levels depend on codes, by what some of them decode to."""
-    num_windows = min(max(32, 2 * model.latent_dim // model.latent_steps), _MAX_DECODED)
-    codes = codes.reshape(len(codes), model.latent_steps, -1)[:num_windows]
-    parts = np.array_split(codes.reshape(len(codes), *model.code_shape), -(-len(codes) // 16))
-    return level_slopes(codes, np.concatenate([model.decode_moments(part, False)[0][..., 0] for part in parts]))
+def _decoded_means(model: keras.Model, codes: np.ndarray) -> np.ndarray:
+    """Return the means that codes decode to, `(num_windows, bins, frames)`."""
+    parts = [codes[start : start + 16] for start in range(0, len(codes), 16)]
+    return np.concatenate([model.decode_moments(part, with_scales=False)[0][..., 0] for part in parts])
 
 
 @computed_once

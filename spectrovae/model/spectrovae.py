@@ -16,6 +16,7 @@ from spectrovae.checks import check_finite, check_index, check_names, check_seed
 from spectrovae.model import linear_start, networks
 from spectrovae.model.classic import CLASSIC_SETTINGS, build_classic_decoder, build_classic_encoder
 from spectrovae.model.distributions import numpy_generator, posterior_distribution, stateless_seed
+from spectrovae.model.dynamics import Dynamics
 from spectrovae.model.exporting import export_saved_model
 from spectrovae.model.likelihood import GaussianLikelihood, Likelihood, get_likelihood
 from spectrovae.model.loading import check_config
@@ -145,6 +146,7 @@ class SpectroVAE(distributed.DistributedModel):
         prior = GaussianMixturePrior if latent_steps == 1 else SequencePrior
         self.prior = prior(num_components, learn_weights, seed=seed, name="prior")
         self.prior.build((None, *self.code_shape))
+        self.dynamics = Dynamics(self.converter, name="dynamics")
         self.texture = Texture(self.converter, bank_size if self.likelihood.per_pixel else 0, name="texture")
         self.seed_generator = keras.random.SeedGenerator(seed)
         distributed.draw_by_replica([self, *self.encoder.layers, *self.decoder.layers])
@@ -353,7 +355,9 @@ class SpectroVAE(distributed.DistributedModel):
             codes.append(batch.numpy())
         return np.concatenate(codes)
 
-    def decode(self, z: Any, batch_size: int = 32, texture: str = "none", seed: int | None = None) -> np.ndarray:
+    def decode(
+        self, z: Any, batch_size: int = 32, texture: str = "none", seed: int | None = None, drawn: bool = False
+    ) -> np.ndarray:
         """Return the windows that codes stand for: their means, and texture where it is asked for.
 
         Args:
@@ -364,6 +368,7 @@ class SpectroVAE(distributed.DistributedModel):
                 music's residual sound most like music, `"noise"` does without any of it. Only a likelihood with a scale
                 for each pixel knows where the residual is; with others the means are returned.
             seed: Integer for a texture that repeats.
+            drawn: Whether the codes were drawn from the prior: they are then made as loud as music (see `Dynamics`).
 
         Returns:
             Windows `(num_windows, bins, frames, 1)` in [0, 1], with as many frames as the codes stand for.
@@ -373,13 +378,11 @@ class SpectroVAE(distributed.DistributedModel):
         windows = []
         for codes in iterate_batches(z, batch_size):
             check_codes(codes, self.code_shape)
-            means, scales = self.decode_moments(codes, with_scales=is_textured)
-            if rng is None:
-                windows.append(np.clip(means, 0.0, 1.0))
-            else:
-                moments = zip(means[..., 0], scales[..., 0], strict=True)
-                windows.append(np.stack([self.texture.windows(*each, rng, texture) for each in moments])[..., None])
-        return np.concatenate(windows)
+            for moments in zip(*(each[..., 0] for each in self.decode_moments(codes, is_textured)), strict=True):
+                mean, scale = self.dynamics.match(*moments) if drawn else moments
+                window = np.clip(mean, 0.0, 1.0) if rng is None else self.texture.windows(mean, scale, rng, texture)
+                windows.append(window[..., None])
+        return np.stack(windows)
 
     def decode_moments(self, codes: tf.Tensor, with_scales: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of each pixel, not clipped; where pixels share one deviation, zeros.
@@ -442,7 +445,7 @@ class SpectroVAE(distributed.DistributedModel):
             options["num_steps"] = self.num_codes_for(num_frames)
         codes = self.prior.sample(num_samples, seed=seed, **options)
         check_finite(codes)
-        return self.decode(codes, batch_size, texture, seed)[:, :, :num_frames]
+        return self.decode(codes, batch_size, texture, seed, drawn=True)[:, :, :num_frames]
 
     def num_codes_for(self, num_frames: int) -> int:
         """Return how many codes stand for so many frames; a ValueError tells that one code stands for a window."""
