@@ -97,7 +97,7 @@ def generate_audio(
         means, scales = _distributions(model, components)
         codes = model.prior.limits(walk_between(means, scales, deviations, len(starts)))
         moments = _decode_joined(model, codes, starts)
-    return _to_sound(model, *model.dynamics.match(*moments), num_samples, texture, seed, rng)
+    return _to_sound(model, *moments, num_samples, texture, seed, rng, drawn=True)
 
 
 def continue_audio(
@@ -415,12 +415,15 @@ def _to_sound(
     texture: str,
     seed: int | None,
     rng: np.random.Generator,
+    drawn: bool = False,
 ) -> np.ndarray:
-    """Turn mean and scale of each pixel, both `(bins, frames)`, into sound."""
+    """Turn mean and scale of each pixel, both `(bins, frames)`, into sound, as loud as music where it was drawn."""
     check_seed("seed", seed)
     kind = check_texture(texture) if model.likelihood.per_pixel else "none"
     num_frames = -(-num_samples // model.converter.hop_length)
     tone, noise = model.texture.split(means[:, :num_frames], scales[:, :num_frames], rng, kind)
+    if drawn and kind != "none":
+        tone, noise = model.dynamics.match(tone, noise)
     audio = model.converter.magnitudes_to_audio(tone, noise, seed)[:num_samples]
     if (peak := float(np.abs(audio).max(initial=0))) > 1:
         warnings.warn(f"The peak was over 1: scaled down by {20 * np.log10(peak):.1f} dB.", stacklevel=3)

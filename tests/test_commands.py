@@ -19,7 +19,7 @@ import spectrovae
 from spectrovae import SpectrogramConverter, SpectroVAE, compose_collection, generate_audio
 from spectrovae.commands import main, make_parser
 from spectrovae.commands.train import MODEL_ARGUMENTS
-from spectrovae.model.networks import SeparableDenseTranspose
+from spectrovae.model.layers import SeparableDenseTranspose
 
 NAMES = ["quickstart", "train", "generate", "continue", "vary", "similar", "styles", "judge", "sweep"]
 WINDOW = {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32}

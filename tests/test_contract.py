@@ -21,10 +21,10 @@ from spectrovae import (
 )
 from spectrovae.model.course import Course
 from spectrovae.model.dynamics import Dynamics
+from spectrovae.model.layers import LinearUpsampling1D, OverlapAdd, SeparableDense, SeparableDenseTranspose
 from spectrovae.model.level_curves import LevelCurves
 from spectrovae.model.likelihood import BernoulliLikelihood
 from spectrovae.model.limits import LoudnessLimits
-from spectrovae.model.networks import LinearUpsampling1D, OverlapAdd, SeparableDense, SeparableDenseTranspose
 from spectrovae.model.sequence_prior import Transitions
 from spectrovae.model.texture import Texture
 from spectrovae.training.metrics import ComponentPerplexity, NumLiveComponents, RootMean

@@ -12,17 +12,19 @@ _SLOW_PERCENTILES = (5.0, 25.0, 50.0, 75.0, 95.0)
 _FAST_PERCENTILES = (5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0)  # further out a few windows tell little
 _SMOOTHED_FRAMES = 8
 _MIN_POWER = 1e-6  # of a frame: all that is softer counts as silence
+_BACKGROUND_DB, _FOREGROUND_DB = -80.0, -30.0  # levels of bins that keep theirs, and that get all of the difference
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
 class Dynamics(keras.layers.Layer):
-    """Brings the loudness of what is drawn to that of what codes of music decode to.
+    """Brings the loudness of what is drawn to that of music.
 
     A Gaussian knows how much levels vary, not that music has a loudest moment or that many notes seldom sound at once:
     what is drawn from it is too loud in some moments and too soft in others. So the level of each frame is taken apart,
     into its mean over the length of a window and the rest. The distribution of either is matched to that of music, as
-    histograms of pictures are (Gonzalez and Woods, "Digital Image Processing"), and all frequencies of the frame are
-    raised or lowered by as much. It has no part in the density. Before `fit` nothing changes.
+    histograms of pictures are (Gonzalez and Woods, "Digital Image Processing"). What is loud in the frame is raised or
+    lowered by the difference, what is soft by less of it, and the background not at all. It has no part in the density.
+    Before `fit` nothing changes.
 
     Args:
         converter: The `SpectrogramConverter` of the windows.
@@ -31,10 +33,10 @@ class Dynamics(keras.layers.Layer):
     Example:
         >>> converter = SpectrogramConverter(n_fft=8, hop_length=2, num_frames=16)
         >>> dynamics = Dynamics(converter)
-        >>> soft, loud = np.full((1, 4, 16), 0.5, np.float32), np.full((1, 4, 16), 0.6, np.float32)
-        >>> dynamics.fit(music=soft, drawn=loud)
-        >>> means, scales = dynamics.match(loud[0], np.zeros((4, 16), np.float32))
-        >>> bool(np.allclose(means, 0.5))
+        >>> music, drawn = np.full((1, 4, 16), 0.5, np.float32), np.full((1, 4, 16), 1.0, np.float32)
+        >>> dynamics.fit(music, drawn)
+        >>> tone, noise = dynamics.match(drawn[0], np.zeros((4, 16), np.float32))
+        >>> bool(np.allclose(tone, 0.5))
         True
     """
 
@@ -51,28 +53,29 @@ class Dynamics(keras.layers.Layer):
         """Measure how loud music and draws are.
 
         Args:
-            music: What codes of music decode to, the means, `(num_windows, bins, frames)`.
-            drawn: What draws of the prior decode to, `(num_windows, bins, frames)`.
+            music: Magnitudes of music, `(num_windows, bins, frames)`.
+            drawn: Magnitudes of what draws of the prior decode to, with texture, `(num_windows, bins, frames)`.
         """
-        wanted, given = (list(map(self._levels, windows)) for windows in (music, drawn))
+        wanted, given = ([self._levels(np.square(each)) for each in windows] for windows in (music, drawn))
         percentiles = (_SLOW_PERCENTILES, _FAST_PERCENTILES)
         for curve, row, percents in zip((self.slow, self.fast), (0, 1), percentiles, strict=True):
             has, wants = (np.percentile([levels[row] for levels in each], percents) for each in (given, wanted))
             curve.assign(np.stack([has, wants - has]))
 
-    def match(self, means: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return means and standard deviations of a drawn sequence, as loud as music.
+    def match(self, tone: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the magnitudes of a drawn sequence, as loud as music.
 
         Args:
-            means: Decoded means `(bins, frames)`, not clipped, with any number of frames.
-            scales: Decoded standard deviations, of the same shape.
+            tone: Magnitudes of the tone, `(bins, frames)`, with any number of frames, as `Texture.split` returns them.
+            noise: Those of the noise, of the same shape.
         """
-        parts = zip(self._levels(means), (self.slow, self.fast), strict=True)
-        gains = sum(np.interp(levels, *np.asarray(curve)) for levels, curve in parts).astype(np.float32)  # dB
-        if self.converter.scale == "decibel":
-            return means + gains / np.float32(self.converter.dynamic_range), scales
-        factors = 10 ** (gains / 20)
-        return means * factors, scales * factors
+        power = np.square(tone) + np.square(noise)
+        parts = zip(self._levels(power), (self.slow, self.fast), strict=True)
+        gains = sum(np.interp(levels, *np.asarray(curve)) for levels, curve in parts)  # dB, of each frame
+        levels = 10 * np.log10(np.maximum(power, 1e-12))
+        shares = np.clip((levels - _BACKGROUND_DB) / (_FOREGROUND_DB - _BACKGROUND_DB), 0, 1)
+        factors = (10 ** (gains * shares / 20)).astype(np.float32)
+        return tone * factors, noise * factors
 
     def get_config(self) -> dict:
         """Return the arguments of the layer."""
@@ -83,13 +86,9 @@ class Dynamics(keras.layers.Layer):
         """Build a layer from what `get_config` returned."""
         return cls(**config | {"converter": keras.saving.deserialize_keras_object(config["converter"])})
 
-    def _levels(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _levels(self, power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the slow and the fast part of the level of each frame, in dB."""
-        if self.converter.scale == "decibel":
-            powers = np.where(means > 0, 10 ** ((means - 1) * np.float32(self.converter.dynamic_range / 10)), 0)
-        else:
-            powers = np.square(np.maximum(means, 0))
-        smooth = uniform_filter1d(powers.sum(axis=0), _SMOOTHED_FRAMES, mode="nearest")
+        smooth = uniform_filter1d(power.sum(axis=0), _SMOOTHED_FRAMES, mode="nearest")
         levels = 10 * np.log10(np.maximum(smooth, _MIN_POWER))
         slow = uniform_filter1d(levels, self.converter.num_frames, mode="nearest")
         return slow, levels - slow

@@ -9,9 +9,9 @@ import numpy as np
 
 from spectrovae.audio.windows import check_windows, limited_batches
 from spectrovae.model.distributions import raw_posterior_scales
+from spectrovae.model.layers import with_neighbors
 from spectrovae.model.level_curves import fit_level_curves
 from spectrovae.model.limits import level_slopes
-from spectrovae.model.networks import with_neighbors
 from spectrovae.model.pca import (
     PARTS_PER_WINDOW,
     LinearOptimum,
@@ -37,6 +37,7 @@ _RESIDUAL_WINDOWS = 128
 _DECODED_WINDOWS = 256
 _LEAST_SCALE = 1.02  # over the likelihood's floor, where scales could not be learned
 _MIN_DECODED, _MAX_DECODED = 48, 256  # windows, to see how levels depend on codes
+_MATCHED_WINDOWS, _MATCHED_DRAWS = 256, 32  # to see how loud music and draws are
 _CHECKED_WINDOWS = 24  # beside those of which the texture keeps a half
 
 
@@ -194,12 +195,9 @@ def refit_prior(model: keras.Model, x: Any, max_windows: int = 4096, batch_size:
     codes = (mean + scale * noise).reshape(-1, *mean.shape[1:])
     num_decoded = min(max(_MIN_DECODED, 2 * model.latent_dim // model.latent_steps), _MAX_DECODED, len(codes))
     some = codes[np.linspace(0, len(codes) - 1, num_decoded).astype(int)]
-    decoded = _decoded_means(model, some)
-    slopes = level_slopes(some.reshape(len(some), model.latent_steps, -1), decoded)
+    slopes = level_slopes(some.reshape(len(some), model.latent_steps, -1), _decoded_means(model, some))
     with reset_slots(getattr(model, "optimizer", None), model.prior.trainable_variables):
         model.prior.fit(codes, _seed_of(model), slopes)
-    drawn = model.prior.sample(min(num_decoded, _MIN_DECODED), seed=_seed_of(model))
-    model.dynamics.fit(decoded, _decoded_means(model, drawn))
 
 
 def _decoded_means(model: keras.Model, codes: np.ndarray) -> np.ndarray:
@@ -210,7 +208,7 @@ def _decoded_means(model: keras.Model, codes: np.ndarray) -> np.ndarray:
 
 @computed_once
 def refit_texture(model: keras.Model, x: Any, max_windows: int | None = None, batch_size: int = 32) -> None:
-    """Fit a model's texture to the residuals of windows.
+    """Fit a model's texture to the residuals of windows, and then the dynamics of what is drawn with that texture.
 
     Args:
         model: A `SpectroVAE`.
@@ -228,6 +226,10 @@ def refit_texture(model: keras.Model, x: Any, max_windows: int | None = None, ba
         )
     max_windows = max_windows or 2 * model.bank_size + _CHECKED_WINDOWS
     model.texture.fit(_moments(model, _limited(model, x, 1, max_windows, batch_size)), _seed_of(model))
+    codes = model.prior.sample(_MATCHED_DRAWS, seed=_seed_of(model))
+    drawn = model.decode(codes, batch_size, texture="grains", seed=_seed_of(model))
+    music = np.concatenate(list(_limited(model, x, 1, _MATCHED_WINDOWS, batch_size)))
+    model.dynamics.fit(*(10 ** (model.converter.to_decibels(each[..., 0]) / 20) for each in (music, drawn)))
 
 
 def finish(model: keras.Model, x: Any) -> bool:

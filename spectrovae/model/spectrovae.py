@@ -125,8 +125,7 @@ class SpectroVAE(distributed.DistributedModel):
         self.latent_steps = check_size("latent_steps", latent_steps)
         self.num_components = check_size("num_components", num_components)
         self.component_names = component_names
-        self.architecture, self.posterior = architecture, posterior
-        self.width = check_size("width", width)
+        self.architecture, self.posterior, self.width = architecture, posterior, check_size("width", width)
         self.num_kl_samples = check_size("num_kl_samples", num_kl_samples)
         self.learn_weights, self.warm_start, self.bank_size = learn_weights, warm_start, bank_size
         self.seed = check_seed("seed", seed, num_bits=32)
@@ -368,7 +367,7 @@ class SpectroVAE(distributed.DistributedModel):
                 music's residual sound most like music, `"noise"` does without any of it. Only a likelihood with a scale
                 for each pixel knows where the residual is; with others the means are returned.
             seed: Integer for a texture that repeats.
-            drawn: Whether the codes were drawn from the prior: they are then made as loud as music (see `Dynamics`).
+            drawn: Whether the codes were drawn from the prior: with texture they are as loud as music (`Dynamics`).
 
         Returns:
             Windows `(num_windows, bins, frames, 1)` in [0, 1], with as many frames as the codes stand for.
@@ -378,11 +377,12 @@ class SpectroVAE(distributed.DistributedModel):
         windows = []
         for codes in iterate_batches(z, batch_size):
             check_codes(codes, self.code_shape)
-            for moments in zip(*(each[..., 0] for each in self.decode_moments(codes, is_textured)), strict=True):
-                mean, scale = self.dynamics.match(*moments) if drawn else moments
-                window = np.clip(mean, 0.0, 1.0) if rng is None else self.texture.windows(mean, scale, rng, texture)
-                windows.append(window[..., None])
-        return np.stack(windows)
+            for mean, scale in zip(*(each[..., 0] for each in self.decode_moments(codes, is_textured)), strict=True):
+                if rng is None:
+                    windows.append(np.clip(mean, 0.0, 1.0))
+                else:
+                    windows.append(self.texture.windows(mean, scale, rng, texture, self.dynamics if drawn else None))
+        return np.stack(windows)[..., None]
 
     def decode_moments(self, codes: tf.Tensor, with_scales: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of each pixel, not clipped; where pixels share one deviation, zeros.

@@ -11,6 +11,7 @@ import numpy as np
 from spectrovae.audio.phase import noise_spectrum
 from spectrovae.audio.spectrogram import SpectrogramConverter, audible_changes
 from spectrovae.checks import check_num_weights, check_positive_int
+from spectrovae.model.dynamics import Dynamics
 
 TEXTURES = ("grains", "noise", "none")
 
@@ -199,10 +200,20 @@ class Texture(keras.layers.Layer):
         return tone, noise
 
     def windows(
-        self, means: np.ndarray, scales: np.ndarray, rng: np.random.Generator, texture: str = "grains"
+        self,
+        means: np.ndarray,
+        scales: np.ndarray,
+        rng: np.random.Generator,
+        texture: str = "grains",
+        dynamics: Dynamics | None = None,
     ) -> np.ndarray:
-        """Return the pixels of a decoded sequence with texture, `(bins, frames)` in [0, 1]; arguments as of `split`."""
+        """Return the pixels of a decoded sequence with texture, `(bins, frames)` in [0, 1].
+
+        Arguments are those of `split`, and the `Dynamics` of what was drawn from the prior.
+        """
         tone, noise = self.split(means, scales, rng, texture)
+        if dynamics:
+            tone, noise = dynamics.match(tone, noise)
         if noise.any():
             size = self.converter.n_fft, self.converter.hop_length
             tone = np.abs(tone + noise * noise_spectrum(tone.shape[1], *size, rng))

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from spectrovae import SpectroVAE
-from spectrovae.model.networks import SeparableDense, SeparableDenseTranspose
+from spectrovae.model.layers import SeparableDense, SeparableDenseTranspose
 from spectrovae.training.memory import keep_freed_memory
 
 BATCH_SIZE = 16

@@ -6,7 +6,7 @@ import sklearn.decomposition
 from keras import layers
 
 import spectrovae.model.pca
-from spectrovae.model.networks import SeparableDense, SeparableDenseTranspose
+from spectrovae.model.layers import SeparableDense, SeparableDenseTranspose
 from spectrovae.model.pca import (
     SEMITONES,
     TRANSPOSED_SHARE,
