@@ -41,7 +41,7 @@ TABLE = {
     LinearUpsampling1D: {"size": 4},
     SeparableDense: {"units": 3, "seed": 1},
     OverlapAdd: {"frames": 2},
-    SeparableDenseTranspose: {"steps": 5, "bins": 4, "num_neighbors": 1, "seed": 1},
+    SeparableDenseTranspose: {"steps": 5, "bins": 4, "num_neighbours": 1, "seed": 1},
     GaussianLikelihood: {"per_pixel": True, "min_scale": 0.02, "initial_scale": 0.2},
     BernoulliLikelihood: {},
     Dynamics: {"converter": CONVERTER},

@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy.ndimage import uniform_filter1d
 
 from spectrovae.audio.spectrogram import SpectrogramConverter
 
@@ -88,6 +87,8 @@ class Dynamics(keras.layers.Layer):
 
     def _levels(self, power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the slow and the fast part of the level of each frame, in dB."""
+        from scipy.ndimage import uniform_filter1d  # here, since it takes long to import
+
         smooth = uniform_filter1d(power.sum(axis=0), _SMOOTHED_FRAMES, mode="nearest")
         levels = 10 * np.log10(np.maximum(smooth, _MIN_POWER))
         slow = uniform_filter1d(levels, self.converter.num_frames, mode="nearest")

@@ -64,51 +64,51 @@ class SeparableDense(layers.Layer):
 class SeparableDenseTranspose(layers.Layer):
     """Add up spectra, each in its own course over time: the reverse of `SeparableDense`.
 
-    Along a sequence of codes, neighbors may have a say in the steps of each code. What is decoded then runs on from
+    Along a sequence of codes, neighbours may have a say in the steps of each code. What is decoded then runs on from
     code to code, where it would otherwise jump.
 
     Args:
         steps: Length of a sequence.
         bins: Size of its spectra.
-        num_neighbors: How many codes before and after a code its steps depend on, 0 or more. Before the first code and
+        num_neighbours: How many codes before and after a code its steps depend on, 0 or more. Before the first code and
             after the last one, they are taken to go on as they are.
         seed: Integer that decides the initial kernels.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Input shape:
-        `(..., units)`: how much of each spectrum; with neighbors `(..., num_codes, units)`.
+        `(..., units)`: how much of each spectrum; with neighbours `(..., num_codes, units)`.
 
     Output shape:
-        `(..., steps, bins)`; with neighbors `(..., num_codes, steps, bins)`.
+        `(..., steps, bins)`; with neighbours `(..., num_codes, steps, bins)`.
 
     Raises:
-        ValueError: If `steps` or `bins` is not a positive integer, or `num_neighbors` is negative.
+        ValueError: If `steps` or `bins` is not a positive integer, or `num_neighbours` is negative.
 
     Example:
         >>> SeparableDenseTranspose(steps=3, bins=4)(keras.ops.ones((5, 2))).shape
         TensorShape([5, 3, 4])
     """
 
-    def __init__(self, steps: int, bins: int, num_neighbors: int = 0, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, steps: int, bins: int, num_neighbours: int = 0, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.steps = check_positive_int("steps", steps)
         self.bins = check_positive_int("bins", bins)
-        if isinstance(num_neighbors, bool) or not isinstance(num_neighbors, int) or num_neighbors < 0:
+        if isinstance(num_neighbours, bool) or not isinstance(num_neighbours, int) or num_neighbours < 0:
             raise ValueError(
-                f"`num_neighbors` must be an integer, 0 or more. Received: num_neighbors={num_neighbors!r}"
+                f"`num_neighbours` must be an integer, 0 or more. Received: num_neighbours={num_neighbours!r}"
             )
-        self.num_neighbors, self.seed = num_neighbors, seed
+        self.num_neighbours, self.seed = num_neighbours, seed
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights; the courses are those of the earliest code first."""
-        units, num_courses = input_shape[-1], 1 + 2 * self.num_neighbors
+        units, num_courses = input_shape[-1], 1 + 2 * self.num_neighbours
         _add_separable_weights(self, (num_courses * self.steps, units), (units, self.bins), self.bins)
 
     def call(self, inputs: Any) -> Any:
         """Return the sequences."""
-        courses = ops.split(self.temporal_kernel, 1 + 2 * self.num_neighbors)
-        if self.num_neighbors:
-            codes = with_neighbors(inputs, self.num_neighbors)
+        courses = ops.split(self.temporal_kernel, 1 + 2 * self.num_neighbours)
+        if self.num_neighbours:
+            codes = with_neighbours(inputs, self.num_neighbours)
             weighted = sum(code[..., None, :] * course for code, course in zip(codes, courses, strict=True))
         else:
             weighted = inputs[..., None, :] * courses[0]
@@ -120,25 +120,25 @@ class SeparableDenseTranspose(layers.Layer):
 
     def get_config(self) -> dict:
         """Return the arguments of the layer."""
-        names = ("steps", "bins", "num_neighbors", "seed")
+        names = ("steps", "bins", "num_neighbours", "seed")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
-def with_neighbors(codes: Any, num_neighbors: int) -> list[Any]:
-    """Return sequences of codes and of their neighbors, the earliest first; the outermost codes are repeated.
+def with_neighbours(codes: Any, num_neighbours: int) -> list[Any]:
+    """Return sequences of codes and of their neighbours, the earliest first; the outermost codes are repeated.
 
     Args:
         codes: Shape `(..., num_codes, units)`.
-        num_neighbors: How many before and after each.
+        num_neighbours: How many before and after each.
 
     Example:
-        >>> [each.numpy().ravel().tolist() for each in with_neighbors(tf.constant([[1.0], [2.0], [3.0]]), 1)]
+        >>> [each.numpy().ravel().tolist() for each in with_neighbours(tf.constant([[1.0], [2.0], [3.0]]), 1)]
         [[1.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 3.0]]
     """
-    first, last = [codes[..., :1, :]] * num_neighbors, [codes[..., -1:, :]] * num_neighbors
+    first, last = [codes[..., :1, :]] * num_neighbours, [codes[..., -1:, :]] * num_neighbours
     padded = ops.concatenate([*first, codes, *last], axis=-2)
     num_codes = ops.shape(codes)[-2]
-    return [padded[..., index : index + num_codes, :] for index in range(1 + 2 * num_neighbors)]
+    return [padded[..., index : index + num_codes, :] for index in range(1 + 2 * num_neighbours)]
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -177,7 +177,7 @@ class OverlapAdd(layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Return the frames."""
         half, num_channels = self.frames // 2, inputs.shape[-1] // (2 * self.frames)
-        before, own, after = with_neighbors(inputs, 1)
+        before, own, after = with_neighbours(inputs, 1)
         fade = (ops.arange(self.frames, dtype=inputs.dtype) + 0.5) / self.frames  # from 0 to 1
         rising, falling = (ops.repeat(each, num_channels) for each in (fade, 1 - fade))
         size = half * num_channels

@@ -9,7 +9,7 @@ import numpy as np
 
 from spectrovae.audio.windows import check_windows, limited_batches
 from spectrovae.model.distributions import raw_posterior_scales
-from spectrovae.model.layers import with_neighbors
+from spectrovae.model.layers import with_neighbours
 from spectrovae.model.level_curves import fit_level_curves
 from spectrovae.model.limits import level_slopes
 from spectrovae.model.pca import (
@@ -132,14 +132,14 @@ def _assign(model: keras.Model, optimum: LinearOptimum) -> None:
     model.encoder.get_layer("linear_mean").set_weights(optimum.encoder_weights())
     courses, *others = optimum.decoder_weights()
     linear = model.decoder.get_layer("linear_window")
-    around = linear.num_neighbors * len(courses)  # neighbors say nothing as yet
+    around = linear.num_neighbours * len(courses)  # neighbours say nothing as yet
     linear.set_weights([np.pad(courses, ((around, around), (0, 0))), *others])
     model.encoder.get_layer("raw_scales").bias.assign(raw_posterior_scales(optimum.posterior_scales, model.posterior))
     model.likelihood.raw_scale.assign(model.likelihood.to_raw_scale(np.sqrt(optimum.noise_variance)))
 
 
 def _fit_decoder(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
-    """Set what the decoder makes of neighboring codes, and its level curves, to what windows are given their codes."""
+    """Set what the decoder makes of neighbouring codes, and its level curves, to what windows are given their codes."""
     rng = np.random.default_rng(_seed_of(model))
     linear = model.decoder.get_layer("linear_window")
     pool_size = model.encoder.get_layer("linear_pooling").pool_size[0]
@@ -147,11 +147,11 @@ def _fit_decoder(model: keras.Model, batches: Iterator[np.ndarray]) -> None:
     for batch in batches:
         posterior = model.posterior_of(batch)
         codes.append(posterior.mean() + posterior.stddev() * rng.standard_normal(posterior.mean().shape, np.float32))
-        if linear.num_neighbors:
+        if linear.num_neighbours:
             averages.append(average_frames(batch, pool_size).swapaxes(1, 2))
         spectra.append(np.asarray(batch)[:, :, pool_size // 2 :: pool_size, 0].swapaxes(1, 2))
-    if linear.num_neighbors:
-        contexts = np.concatenate([np.stack(with_neighbors(each, linear.num_neighbors), axis=-2) for each in codes])
+    if linear.num_neighbours:
+        contexts = np.concatenate([np.stack(with_neighbours(each, linear.num_neighbours), axis=-2) for each in codes])
         steps = np.concatenate(averages).reshape(*contexts.shape[:2], linear.steps, -1)
         linear.temporal_kernel.assign(fit_courses(contexts, steps, *map(np.asarray, linear.weights[1:])))
     linear_path = keras.Model(model.decoder.input, model.decoder.get_layer("levels").output)

@@ -117,8 +117,9 @@ def build_decoder(
     It is linear from the code to spectra of steps of 2 ** depth frames, whose levels `LevelCurves` turn into means and
     spreads; linear interpolation makes frames of them. Convolutions over time add what neither tells. With one code for
     a window they look at the steps that the linear path has made of it. With several they look at the codes themselves,
-    of which each then gives every frame that it stands for: held-out music gains much from it. Neighboring codes have a
-    say in either path (`SeparableDenseTranspose`, `OverlapAdd`), or music would jump from one code to the next.
+    of which each then gives every frame that it stands for: held-out music gains much from it. In either path codes
+    have a say in what their neighbours give (`SeparableDenseTranspose`, `OverlapAdd`), or music would jump from one
+    code to the next.
 
     Args:
         input_shape: `(bins, frames, 1)`, the shape of a window.
@@ -147,8 +148,8 @@ def build_decoder(
     codes = keras.Input((None, latent_dim) if refines_codes else (latent_dim,), name="codes", dtype="float32")
     seeds = itertools.count(seed + 2)  # after those of the linear path
     steps_per_code = frames // 2**depth // latent_steps
-    num_neighbors = 1 if refines_codes else 0
-    linear = SeparableDenseTranspose(steps_per_code, bins, num_neighbors, seed, name="linear_window", dtype="float32")
+    num_neighbours = 1 if refines_codes else 0
+    linear = SeparableDenseTranspose(steps_per_code, bins, num_neighbours, seed, name="linear_window", dtype="float32")
     steps = layers.Reshape((-1, bins), name="levels", dtype="float32")(linear(codes))
     # Averaged spectra of music have a mean of about 0.3 and a deviation of about 0.15.
     seen = codes if refines_codes else layers.Rescaling(6.0, offset=-2.0)(steps)

@@ -308,35 +308,35 @@ class LinearOptimum:
 
 
 def fit_courses(contexts: np.ndarray, steps: np.ndarray, spectra: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Find the courses in which codes and their neighbors come nearest to windows, by least squares.
+    """Find the courses in which codes and their neighbours come nearest to windows, by least squares.
 
-    The projection of parts, each by itself, jumps from part to part. Neighboring codes tell how it goes on, so that
+    The projection of parts, each by itself, jumps from part to part. Neighbouring codes tell how it goes on, so that
     this lowers the error at the edges of parts, like the lapped transforms of Malvar and Staelin (IEEE Transactions on
     Acoustics, Speech, and Signal Processing, 1989).
 
     Args:
-        contexts: Draws of codes, each with its neighbors, `(num_windows, num_codes, num_neighbors, latent_dim)`.
+        contexts: Draws of codes, each with its neighbours, `(num_windows, num_codes, num_neighbours, latent_dim)`.
         steps: The averaged parts they stand for, `(num_windows, num_codes, num_steps, bins)`.
         spectra: How much of each spectrum a code adds, `(latent_dim, bins)`.
         mean: Mean spectrum, `(bins,)`.
 
     Returns:
-        Shape `(num_neighbors * num_steps, latent_dim)`.
+        Shape `(num_neighbours * num_steps, latent_dim)`.
 
     Example:
         >>> codes = np.random.default_rng(0).standard_normal((9, 4, 1, 1))
         >>> fit_courses(codes, codes * 3.0, np.ones((1, 1)), np.zeros(1)).round(2)
         array([[3.]])
     """
-    num_neighbors, latent_dim = contexts.shape[2:]
+    num_neighbours, latent_dim = contexts.shape[2:]
     num_steps = steps.shape[2]
-    flat = contexts.reshape(-1, num_neighbors * latent_dim).astype(np.float64)
+    flat = contexts.reshape(-1, num_neighbours * latent_dim).astype(np.float64)
     along = (steps - mean) @ spectra.T  # (num_windows, num_codes, num_steps, latent_dim)
-    products = (flat.T @ along.reshape(len(flat), -1)).reshape(num_neighbors, latent_dim, num_steps, latent_dim)
+    products = (flat.T @ along.reshape(len(flat), -1)).reshape(num_neighbours, latent_dim, num_steps, latent_dim)
     targets = np.einsum("jdsd->jds", products).reshape(-1, num_steps)
-    matrix = flat.T @ flat * np.tile(spectra @ spectra.T, (num_neighbors, num_neighbors))
+    matrix = flat.T @ flat * np.tile(spectra @ spectra.T, (num_neighbours, num_neighbours))
     matrix += _COURSE_RIDGE * np.trace(matrix) / len(matrix) * np.eye(len(matrix))
-    courses = np.linalg.solve(matrix, targets).reshape(num_neighbors, latent_dim, num_steps)
+    courses = np.linalg.solve(matrix, targets).reshape(num_neighbours, latent_dim, num_steps)
     return courses.swapaxes(1, 2).reshape(-1, latent_dim).astype(np.float32)
 
 

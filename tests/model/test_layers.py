@@ -78,8 +78,8 @@ def test_sizes_must_be_positive():
         SeparableDenseTranspose(steps=0, bins=4)
     with pytest.raises(ValueError, match="bins=-1"):
         SeparableDenseTranspose(steps=2, bins=-1)
-    with pytest.raises(ValueError, match="num_neighbors=-1"):
-        SeparableDenseTranspose(steps=2, bins=2, num_neighbors=-1)
+    with pytest.raises(ValueError, match="num_neighbours=-1"):
+        SeparableDenseTranspose(steps=2, bins=2, num_neighbours=-1)
 
 
 def test_overlapping_steps_that_agree_stay_as_they_are():

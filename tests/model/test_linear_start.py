@@ -61,7 +61,7 @@ def test_adapted_model_of_several_codes_is_pca_of_the_parts(make_model, windows,
     np.testing.assert_allclose(np.abs(np.corrcoef(codes.T, pca.transform(parts).T)[:3, 3:]), np.eye(3), atol=0.01)
 
 
-def test_neighboring_codes_tell_how_music_goes_on_from_code_to_code(make_model, shifted_windows):
+def test_neighbouring_codes_tell_how_music_goes_on_from_code_to_code(make_model, shifted_windows):
     model = make_model(latent_dim=3, latent_steps=8, decoder_depth=1)
     model.adapt(shifted_windows, verbose=0)
     linear = model.decoder.get_layer("linear_window")

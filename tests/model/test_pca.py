@@ -216,7 +216,7 @@ def test_courses_are_those_of_least_squares():
     contexts, spectra, mean = rng.normal(size=(30, 8, 3, 2)), rng.normal(size=(2, 5)), rng.normal(size=5)
     steps = rng.normal(size=(30, 8, 4, 5))
     courses = fit_courses(contexts, steps, spectra, mean).reshape(3, 4, 2)
-    # Step by step: what each neighbor's number adds to the spectrum, as one regression.
+    # Step by step: what each neighbour's number adds to the spectrum, as one regression.
     columns = np.einsum("ntjd,df->ntfjd", contexts, spectra).reshape(-1, 6)
     for step in range(4):
         expected = np.linalg.lstsq(columns, (steps[:, :, step] - mean).reshape(-1), rcond=None)[0]
