@@ -20,32 +20,44 @@ from bench_dataset import peak_memory
 
 from spectrovae import SpectroVAE
 
-BASE = {"num_windows": 256, "latent_dim": 100, "size": 512}
-BATCH_SIZE = 16
+BINS, BATCH_SIZE = 512, 16
+BASE = {"num_windows": 128, "num_frames": 512, "latent_steps": 32, "latent_dim": 32}
+OTHERS = (
+    {"num_windows": 512},
+    {"num_windows": 2048},
+    {"num_frames": 1024},
+    {"num_frames": 2048},
+    {"latent_steps": 8},
+    {"latent_steps": 64},
+    {"latent_dim": 128},
+    {"latent_steps": 1, "latent_dim": 100},
+    {"latent_steps": 1, "latent_dim": 1024},
+    {"latent_steps": 1, "latent_dim": 4096},
+)
 
 
-def noise_dataset(num_windows: int, size: int) -> tf.data.Dataset:
+def noise_dataset(num_windows: int, num_frames: int) -> tf.data.Dataset:
     """Return batches cut from a short field of noise, so that memory is the model's."""
-    field = tf.constant(np.random.default_rng(0).random((size, 2 * size, 1), np.float32))
+    field = tf.constant(np.random.default_rng(0).random((BINS, 2 * num_frames, 1), np.float32))
 
     def window(index: tf.Tensor) -> tf.Tensor:
-        start = tf.cast(index * 37 % size, tf.int32)
-        return tf.ensure_shape(field[:, start : start + size], (size, size, 1))
+        start = tf.cast(index * 37 % num_frames, tf.int32)
+        return tf.ensure_shape(field[:, start : start + num_frames], (BINS, num_frames, 1))
 
     return tf.data.Dataset.range(num_windows).map(window).batch(BATCH_SIZE, drop_remainder=True)
 
 
-def build(latent_dim: int, size: int) -> SpectroVAE:
-    model = SpectroVAE((size, size, 1), latent_dim=latent_dim, seed=0)
+def build(num_frames: int, latent_steps: int, latent_dim: int) -> SpectroVAE:
+    model = SpectroVAE((BINS, num_frames, 1), latent_dim=latent_dim, latent_steps=latent_steps, seed=0)
     model.compile()
     return model
 
 
-def measure(num_windows: int, latent_dim: int, size: int) -> dict[str, float]:
+def measure(num_windows: int, **sizes: int) -> dict[str, float]:
     """Return the costs of one setting."""
-    row = {"windows": num_windows, "latent_dim": latent_dim, "size": size, "imports MB": peak_memory()}
-    dataset = noise_dataset(num_windows, size)
-    model = build(latent_dim, size)
+    row = {"windows": num_windows, **sizes, "imports MB": peak_memory()}
+    dataset = noise_dataset(num_windows, sizes["num_frames"])
+    model = build(**sizes)
     start = time.perf_counter()
     model.adapt(dataset, verbose=0)
     row["adapt s"] = time.perf_counter() - start
@@ -65,8 +77,8 @@ def measure(num_windows: int, latent_dim: int, size: int) -> dict[str, float]:
 
 def measure_overhead(num_rounds: int, num_steps: int = 16) -> float:
     """Return the time of an epoch of `fit` over that of the bare compiled step, the median of rounds taken in turns."""
-    dataset = noise_dataset(num_steps * BATCH_SIZE, BASE["size"]).cache()
-    model = build(BASE["latent_dim"], BASE["size"])
+    dataset = noise_dataset(num_steps * BATCH_SIZE, BASE["num_frames"]).cache()
+    model = build(**{name: size for name, size in BASE.items() if name != "num_windows"})
     model.fit(dataset, verbose=0)
     step = tf.function(model.train_step)
     step(next(iter(dataset)))
@@ -89,9 +101,7 @@ def main() -> None:
     if arguments.row:
         print(json.dumps(measure(**json.loads(arguments.row))))
         return
-    growing = {"num_windows": (256, 1024, 4096), "latent_dim": (400, 1600), "size": (128, 256)}
-    settings = [BASE | {name: value} for name, values in growing.items() for value in values]
-    for number, setting in enumerate(settings):
+    for number, setting in enumerate([BASE, *(BASE | other for other in OTHERS)]):
         command = [sys.executable, __file__, "--row", json.dumps(setting)]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         row = json.loads(output.stdout.splitlines()[-1])

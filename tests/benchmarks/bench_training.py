@@ -1,11 +1,14 @@
-"""Train side by side, on the same windows: the classic model, principal components with a mixture, and ours.
+"""Train side by side, on the same music: the classic model, principal components with a mixture, ours, and peers.
 
     python tests/benchmarks/bench_training.py --audio FOLDER --minutes 5 --output outputs/benchmark
+    python tests/benchmarks/bench_training.py --audio FOLDER --minutes 10 --judge --systems ours rave pythae
 
 Of the files, sorted by name, every fifth from the third on is held out; the score is taken on the first 128 of their
 consecutive windows. Each system is a process of its own, one after the other, all reading one cache. `--output` gets
 `results.json`, our models, and `rmse.png`, the held-out error over time; the table is printed. With `--judge`, another
-table tells how each sounds (`spectrovae.judge`).
+table tells how each sounds (`spectrovae.judge`). Peers are RAVE, which learns samples, and pythae's variational
+autoencoder with its Gaussian mixture sampler. They are installed into an environment of their own (`--environment`,
+5.5 GB), and take as they come all settings but the sample rate.
 
 RMSE: root mean square error of the clipped reconstruction from the mean code, in dB. Distance: squared maximum mean
 discrepancy between 128 generated and the held-out windows; its zero line is that of the training windows.
@@ -21,8 +24,10 @@ from typing import Any
 import keras
 import matplotlib.figure
 import numpy as np
+import tensorflow as tf
 from bench_dataset import peak_memory
 from contenders import CONTENDERS, Ours
+from peers import PEERS, make_environment, train_peer
 
 from spectrovae import SpectrogramConverter, audio_dataset
 from spectrovae.audio.files import find_audio_files
@@ -30,6 +35,7 @@ from spectrovae.evaluation.generation import evaluate_generation
 from spectrovae.evaluation.judging import Judgement, judge_windows
 
 NUM_TEST_WINDOWS = 128
+SYSTEMS = [*CONTENDERS, *PEERS]
 
 
 def measure_system(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -42,6 +48,41 @@ def measure_system(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = audio_dataset(training_paths, converter, **options)
     held_out = audio_dataset(held_out_paths, converter, random_offset=False, shuffle=False, **options)
     test = np.concatenate(list(held_out.unbatch().batch(NUM_TEST_WINDOWS).take(1)))
+    if arguments.system in PEERS:
+        installed = make_environment(arguments.environment)
+        peer = train_peer(
+            arguments.system,
+            arguments.environment,
+            arguments.output / arguments.system,
+            (training_paths, held_out_paths),
+            (dataset, test),
+            converter,
+            60 * arguments.minutes,
+            arguments.seed,
+        )
+        reconstructed, generated, textured, memory = peer.reconstructed, peer.generated, None, peer.memory
+        error = 80 * np.sqrt(np.square(reconstructed - test).mean())
+        history = [{"seconds": 60 * arguments.minutes, "windows": peer.num_seen, "rmse_db": float(error)}]
+    else:
+        history, memory, reconstructed, generated, textured = train_ours(arguments, dataset, test)
+        installed = {}
+    training = np.concatenate([batch for batch in dataset.take(16)])
+    report = evaluate_generation(generated, test, training, converter)
+    result = {
+        "history": history,
+        "memory": memory,
+        "installed": installed,
+        "distance": report.maximum_mean_discrepancy,
+        "zero_line": report.maximum_mean_discrepancy_zero_line,
+    }
+    if arguments.judge:
+        judgement = judge_windows(test, reconstructed, generated, training, converter, textured)
+        result["judgement"] = judgement_row(judgement)
+    return result
+
+
+def train_ours(arguments: argparse.Namespace, dataset: tf.data.Dataset, test: np.ndarray) -> tuple:
+    """Train one of `CONTENDERS`; return its history, memory, reconstructions, generated and textured windows."""
     system = CONTENDERS[arguments.system](arguments.latent_dim, arguments.seed)
     history: list[dict[str, float]] = []
 
@@ -57,22 +98,12 @@ def measure_system(arguments: argparse.Namespace) -> dict[str, Any]:
     system.train(dataset, 60 * arguments.minutes, measure)
     memory = peak_memory()
     keras.utils.clear_session()
-    training = np.concatenate([batch for batch in dataset.take(16)])
-    generated = system.generate(NUM_TEST_WINDOWS)
-    report = evaluate_generation(generated, test, training, converter)
-    result = {
-        "history": history,
-        "memory": memory,
-        "distance": report.maximum_mean_discrepancy,
-        "zero_line": report.maximum_mean_discrepancy_zero_line,
-    }
+    textured = None
     if isinstance(system, Ours):
+        system.model.finish_training(dataset)
         system.model.save(arguments.output / f"{arguments.system}.keras")
-    if arguments.judge:
-        textured = system.model.reconstruct(test, texture="grains", seed=0) if isinstance(system, Ours) else None
-        judgement = judge_windows(test, system.reconstruct(test), generated, training, converter, textured)
-        result["judgement"] = judgement_row(judgement)
-    return result
+        textured = system.model.reconstruct(test, texture="grains", seed=0)
+    return history, memory, system.reconstruct(test), system.generate(len(test)), textured
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -88,7 +119,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:
-    """Print one row for each system."""
+    """Print one row for each system, and what the environment of peers takes."""
     print("| system | windows/s | peak memory | best RMSE | after | negative ELBO per pixel | distance (zero line) |")
     print("|---|---|---|---|---|---|---|")
     for name, result in results.items():
@@ -100,6 +131,10 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
         print(
             f"| {name} | {speed:.1f} | {result['memory'] / 1024:.1f} GB | {best['rmse_db']:.2f} dB | "
             f"{best['seconds']:.0f} s | {bound:.3f} | {result['distance']:.3f} ({result['zero_line']:.3f}) |"
+        )
+    for installed in [result["installed"] for result in results.values() if result["installed"]][:1]:
+        print(
+            f"\nPeers take {installed['megabytes'] / 1000:.1f} GB of disk, installed in {installed['seconds']:.0f} s."
         )
 
 
@@ -145,11 +180,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="training time of each system")
     parser.add_argument("--latent-dim", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--systems", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(CONTENDERS))
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"))
     parser.add_argument("--cache", type=Path, help="folder for decoded audio; by default one inside the output")
+    parser.add_argument("--environment", type=Path, default=Path("outputs/peers"), help="where peers are installed")
     parser.add_argument("--judge", action="store_true", help="measure what is heard, too")
-    parser.add_argument("--system", choices=CONTENDERS, help="measure this one in this process, print JSON")
+    parser.add_argument("--system", choices=SYSTEMS, help="measure this one in this process, print JSON")
     arguments = parser.parse_args()
     arguments.cache = arguments.cache or arguments.output / "cache"
     if arguments.system:
