@@ -203,7 +203,8 @@ def test_diagnosis_counts_dimensions_of_all_codes_and_compares_with_pca_of_the_p
     model = make_model(latent_dim=3, latent_steps=4)
     model.adapt(shifted_windows[:120], verbose=0)
     diagnosis = diagnose(model, shifted_windows[120:], training=shifted_windows[:120])
-    assert diagnosis.rmse_db == pytest.approx(diagnosis.pca_rmse_db, rel=0.01)
+    # A little nearer than principal components of the parts, since neighbouring codes have a say.
+    assert 0.96 * diagnosis.pca_rmse_db < diagnosis.rmse_db < diagnosis.pca_rmse_db
     assert (diagnosis.latent_dim, diagnosis.latent_steps, diagnosis.num_active_dims) == (3, 4, 3)
     assert "3 of 3 dimensions active in 4 codes along a window, KL" in str(diagnosis)
     measured = [model.evaluate(shifted_windows[120:], verbose=0, return_dict=True)["kl_loss"] for _ in range(4)]

@@ -125,7 +125,8 @@ def test_folders_of_sound_are_compared(folders):
     assert far.maximum_mean_discrepancy_zero_line == near.maximum_mean_discrepancy_zero_line
     copied = judge_recordings(music, noise, training=music, converter=CONVERTER)
     assert copied.num_training == 44 and copied.copies.generated_median == pytest.approx(0, abs=1e-6)
-    assert all(copies.generated_median < 0.1 for copies in copied.stretches.values())
+    # Stretches do not begin where those of the training music do, to half a step.
+    assert all(copies.generated_median < 0.2 * copies.held_out_median for copies in copied.stretches.values())
     assert far.generated_sound.flux_db > near.generated_sound.flux_db
     with pytest.raises(FileNotFoundError):
         judge_recordings(music / "missing", music, converter=CONVERTER)
