@@ -325,8 +325,8 @@ def fit_courses(contexts: np.ndarray, steps: np.ndarray, spectra: np.ndarray, me
 
     Example:
         >>> codes = np.random.default_rng(0).standard_normal((9, 4, 1, 1))
-        >>> fit_courses(codes, codes * 3.0, np.ones((1, 1)), np.zeros(1)).round(2)
-        array([[3.]])
+        >>> fit_courses(codes, codes * 3.0, np.ones((1, 1)), np.zeros(1)).round(2).tolist()
+        [[3.0]]
     """
     num_neighbours, latent_dim = contexts.shape[2:]
     num_steps = steps.shape[2]
