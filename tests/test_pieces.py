@@ -63,7 +63,7 @@ def inverted(monkeypatch) -> list[np.ndarray]:
     """The mean spectrograms that are turned into sound, (bins, frames, 1)."""
     spectrograms: list[np.ndarray] = []
 
-    def to_sound(model, means, scales, num_samples, *rest):
+    def to_sound(model, means, scales, num_samples, *rest, drawn=False):
         num_frames = -(-num_samples // model.converter.hop_length)
         spectrograms.append(np.clip(means[:, :num_frames, None], 0, 1))
         return np.zeros(num_samples, np.float32)

@@ -19,6 +19,7 @@ from spectrovae.model.pca import (
     fit_courses,
     fit_linear_optimum,
     random_parts,
+    transpose_windows,
 )
 from spectrovae.training.callbacks import reset_slots
 from spectrovae.training.distributed import computed_once
@@ -33,6 +34,7 @@ MAX_ITERATOR_WINDOWS = 512
 """How many windows of a generator `fit` keeps in memory to adapt to them."""
 
 _PRIOR_PASSES = 3  # over the data, to learn how codes follow one another
+_PRIOR_SEMITONES = (1, -1, 0)  # by which one batch after another is transposed to learn the same; 0 adds nothing
 _RESIDUAL_WINDOWS = 128
 _DECODED_WINDOWS = 256
 _LEAST_SCALE = 1.02  # over the likelihood's floor, where scales could not be learned
@@ -97,12 +99,17 @@ def adapt(
         _RESIDUAL_WINDOWS * min(model.latent_steps, PARTS_PER_WINDOW),
         _seed_of(model),
     )
-    start_from(model, optimum, x, batch_size=batch_size)
+    start_from(model, optimum, x, batch_size=batch_size, transposition=transposition)
 
 
 @computed_once
 def start_from(
-    model: keras.Model, optimum: LinearOptimum, x: Any, max_windows: int = 4096, batch_size: int = 32
+    model: keras.Model,
+    optimum: LinearOptimum,
+    x: Any,
+    max_windows: int = 4096,
+    batch_size: int = 32,
+    transposition: bool = True,
 ) -> None:
     """Start a model from a linear optimum that is known already. `SpectroVAE.adapt` is this after computing it.
 
@@ -112,11 +119,12 @@ def start_from(
         x: Windows or a dataset, as for `adapt`, to whose codes the prior is fitted.
         max_windows: Bound on the number of windows that are used for that.
         batch_size: Number of windows at once, where `x` is an array.
+        transposition: Whether music a semitone higher or lower is as likely, as for `refit_prior`.
     """
     with reset_slots(getattr(model, "optimizer", None), model.trainable_variables):
         _assign(model, optimum)
         _fit_decoder(model, _limited(model, x, 1, _DECODED_WINDOWS, batch_size))
-    refit_prior(model, x, max_windows, batch_size)
+    refit_prior(model, x, max_windows, batch_size, transposition)
     if model.likelihood.per_pixel:
         refit_texture(model, x, batch_size=batch_size)
     model.num_adapted_windows.assign(optimum.num_windows // min(model.latent_steps, PARTS_PER_WINDOW))
@@ -172,22 +180,28 @@ def _assign_curves(model: keras.Model, levels: np.ndarray, spectra: np.ndarray) 
 
 
 @computed_once
-def refit_prior(model: keras.Model, x: Any, max_windows: int = 4096, batch_size: int = 32) -> None:
+def refit_prior(
+    model: keras.Model, x: Any, max_windows: int = 4096, batch_size: int = 32, transposition: bool = True
+) -> None:
     """Fit a model's prior to draws of the codes of windows, the mean of q(z|x) over them. All else stays as it is.
 
     Args:
         model: A `SpectroVAE`.
         x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them. Where there are several
             codes along a window, a dataset is read several times: how codes follow one another takes more to learn.
-        max_windows: Bound on the number of windows that are used.
+        max_windows: Bound on the number of windows that are used, without those that are transposed.
         batch_size: Number of windows at once, where `x` is an array.
+        transposition: Whether music a semitone higher or lower is as likely: where there are several codes along a
+            window, two windows of three are then used transposed as well.
     """
     means, scales = [], []
-    num_passes = 1 if model.latent_steps == 1 else _PRIOR_PASSES
-    for batch in _limited(model, x, num_passes, max_windows, batch_size):
-        posterior = model.posterior_of(batch)
-        means.append(posterior.mean())
-        scales.append(posterior.stddev())
+    is_sequence = model.latent_steps > 1
+    for index, batch in enumerate(_limited(model, x, _PRIOR_PASSES if is_sequence else 1, max_windows, batch_size)):
+        semitones = _PRIOR_SEMITONES[index % len(_PRIOR_SEMITONES)] if is_sequence and transposition else 0
+        for windows in [batch, transpose_windows(np.asarray(batch), semitones)] if semitones else [batch]:
+            posterior = model.posterior_of(windows)
+            means.append(posterior.mean())
+            scales.append(posterior.stddev())
     mean, scale = np.concatenate(means), np.concatenate(scales)
     # Several draws of each code where there are few: every component needs some.
     num_draws = int(np.ceil(20 * model.num_components / len(mean)))

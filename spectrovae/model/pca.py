@@ -193,6 +193,24 @@ def _covariances(
             yield course, np.dot(rows.T, rows) / np.float32(num_sequences - 1)
 
 
+def transpose_windows(windows: np.ndarray, semitones: float) -> np.ndarray:
+    """Return windows with all frequencies some semitones higher or lower; what comes from above the highest is 0.
+
+    Args:
+        windows: Shape `(batch, bins, frames, 1)`; the frequencies of the bins are evenly spaced from 0 Hz on.
+        semitones: How far; 12 is an octave.
+
+    Example:
+        >>> window = np.zeros((1, 9, 2, 1), np.float32)
+        >>> window[:, 3] = 1.0
+        >>> transpose_windows(window, 12)[0, :, 0, 0].tolist()
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    by_bin = windows.swapaxes(0, 1)
+    moved = _transposition(len(by_bin), semitones) @ by_bin.reshape(len(by_bin), -1)
+    return moved.reshape(by_bin.shape).swapaxes(0, 1).astype(np.float32)
+
+
 def _transposition(bins: int, semitones: float) -> scipy.sparse.csr_array:
     """Return the map that moves spectra up by some semitones, by linear interpolation, `(bins, bins)`.
 

@@ -308,7 +308,8 @@ class SpectroVAE(distributed.DistributedModel):
         Args:
             x: Windows of shape `(num_windows, bins, frames, 1)` or a dataset of batches of them, which is read several
                 times where there are several codes along a window.
-            **options: Arguments of `spectrovae.model.linear_start.refit_prior`: `max_windows` and `batch_size`.
+            **options: Arguments of `spectrovae.model.linear_start.refit_prior`: `max_windows`, `batch_size` and
+                `transposition`.
         """
         linear_start.refit_prior(self, x, **options)
 

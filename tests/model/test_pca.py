@@ -6,6 +6,7 @@ import sklearn.decomposition
 from keras import layers
 
 import spectrovae.model.pca
+from spectrovae import SpectrogramConverter
 from spectrovae.model.layers import SeparableDense, SeparableDenseTranspose
 from spectrovae.model.pca import (
     SEMITONES,
@@ -15,6 +16,7 @@ from spectrovae.model.pca import (
     fit_linear_optimum,
     interpolate_frames,
     separable_components,
+    transpose_windows,
 )
 
 
@@ -221,3 +223,15 @@ def test_courses_are_those_of_least_squares():
     for step in range(4):
         expected = np.linalg.lstsq(columns, (steps[:, :, step] - mean).reshape(-1), rcond=None)[0]
         np.testing.assert_allclose(courses[:, step].ravel(), expected, rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize("semitones", [-3, -1, 2])
+def test_transposed_windows_sound_higher_or_lower(semitones):
+    converter = SpectrogramConverter(sample_rate=22050, n_fft=1024, hop_length=256, num_frames=32)
+    time = np.arange(converter.window_length) / converter.sample_rate
+    frequencies = 3000.0, 3000.0 * 2 ** (semitones / 12)
+    played, wanted = (converter.to_spectrogram(np.sin(2 * np.pi * each * time)[None]) for each in frequencies)
+    moved = transpose_windows(played, semitones)
+    assert moved.shape == played.shape and moved.dtype == np.float32
+    peaks = [np.argmax(each[0, :, 16, 0]) for each in (moved, wanted)]
+    assert abs(peaks[0] - peaks[1]) <= 1
