@@ -1,5 +1,6 @@
 """What gives drawn music the loudness of recorded music, from moment to moment."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -48,12 +49,12 @@ class Dynamics(keras.layers.Layer):
         self.fast = self.add_weight(shape=(2, len(_FAST_PERCENTILES)), name="fast", **options)
         self.built = True
 
-    def fit(self, music: np.ndarray, drawn: np.ndarray) -> None:
+    def fit(self, music: Iterable[np.ndarray], drawn: Iterable[np.ndarray]) -> None:
         """Measure how loud music and draws are.
 
         Args:
-            music: Magnitudes of music, `(num_windows, bins, frames)`.
-            drawn: Magnitudes of what draws of the prior decode to, with texture, `(num_windows, bins, frames)`.
+            music: Magnitudes of windows of music, each `(bins, frames)`.
+            drawn: Magnitudes of what draws of the prior decode to, with texture, each `(bins, frames)`.
         """
         wanted, given = ([self._levels(np.square(each)) for each in windows] for windows in (music, drawn))
         percentiles = (_SLOW_PERCENTILES, _FAST_PERCENTILES)

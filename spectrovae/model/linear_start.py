@@ -1,7 +1,8 @@
 """The start in closed form: what a model reads off its data before the first gradient step."""
 
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -242,8 +243,14 @@ def refit_texture(model: keras.Model, x: Any, max_windows: int | None = None, ba
     model.texture.fit(_moments(model, _limited(model, x, 1, max_windows, batch_size)), _seed_of(model))
     codes = model.prior.sample(_MATCHED_DRAWS, seed=_seed_of(model))
     drawn = model.decode(codes, batch_size, texture="grains", seed=_seed_of(model))
-    music = np.concatenate(list(_limited(model, x, 1, _MATCHED_WINDOWS, batch_size)))
-    model.dynamics.fit(*(10 ** (model.converter.to_decibels(each[..., 0]) / 20) for each in (music, drawn)))
+    music = _limited(model, x, 1, _MATCHED_WINDOWS, batch_size)
+    model.dynamics.fit(_magnitudes(model, music), _magnitudes(model, [drawn]))
+
+
+def _magnitudes(model: keras.Model, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the magnitudes of each window, `(bins, frames)`."""
+    for window in itertools.chain.from_iterable(batches):
+        yield 10 ** (model.converter.to_decibels(window[..., 0]) / 20)
 
 
 def finish(model: keras.Model, x: Any) -> bool:
