@@ -31,6 +31,18 @@ def check_positive_int(name: str, value: int) -> int:
     return int(value)
 
 
+def check_count(name: str, value: int) -> int:
+    """Return `value`, or raise a ValueError if it is not an integer of 0 or more.
+
+    Example:
+        >>> check_count("bank_size", 0)
+        0
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"`{name}` must be an integer, 0 or more. Received: {name}={value!r}")
+    return value
+
+
 _MAX_NUM_WEIGHTS = 2**28
 
 _LARGEST = {

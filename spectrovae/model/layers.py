@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from spectrovae.checks import check_positive_int
+from spectrovae.checks import check_count, check_positive_int
 
 
 @keras.saving.register_keras_serializable(package="spectrovae")
@@ -93,11 +93,7 @@ class SeparableDenseTranspose(layers.Layer):
         super().__init__(**kwargs)
         self.steps = check_positive_int("steps", steps)
         self.bins = check_positive_int("bins", bins)
-        if isinstance(num_neighbours, bool) or not isinstance(num_neighbours, int) or num_neighbours < 0:
-            raise ValueError(
-                f"`num_neighbours` must be an integer, 0 or more. Received: num_neighbours={num_neighbours!r}"
-            )
-        self.num_neighbours, self.seed = num_neighbours, seed
+        self.num_neighbours, self.seed = check_count("num_neighbours", num_neighbours), seed
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights; the courses are those of the earliest code first."""

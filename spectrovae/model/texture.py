@@ -10,7 +10,7 @@ import numpy as np
 
 from spectrovae.audio.phase import noise_spectrum
 from spectrovae.audio.spectrogram import SpectrogramConverter, audible_changes
-from spectrovae.checks import check_num_weights, check_positive_int
+from spectrovae.checks import check_count, check_num_weights, check_positive_int
 from spectrovae.model.dynamics import Dynamics
 
 TEXTURES = ("grains", "noise", "none")
@@ -98,9 +98,7 @@ class Texture(keras.layers.Layer):
         self, converter: SpectrogramConverter, bank_size: int = 128, grain_length: int = 64, **kwargs: Any
     ) -> None:
         super().__init__(**{"dtype": "float32"} | kwargs)
-        if isinstance(bank_size, bool) or not isinstance(bank_size, int) or bank_size < 0:
-            raise ValueError(f"`bank_size` must be an integer, 0 or more. Received: bank_size={bank_size!r}")
-        self.converter, self.bank_size = converter, bank_size
+        self.converter, self.bank_size = converter, check_count("bank_size", bank_size)
         self.grain_length = check_positive_int("grain_length", grain_length)
         bins, frames = converter.num_bins, converter.num_frames
         check_num_weights("texture", bank_size * (bins // 2) * frames)
