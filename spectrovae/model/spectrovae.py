@@ -25,7 +25,7 @@ from spectrovae.model.sequence_prior import SequencePrior
 from spectrovae.model.texture import Texture, check_texture
 from spectrovae.training import distributed
 from spectrovae.training.arguments import compile_arguments, evaluate_arguments, fit_arguments, read_ahead
-from spectrovae.training.callbacks import with_own_callbacks
+from spectrovae.training.callbacks import own_callbacks
 from spectrovae.training.memory import keep_freed_memory
 from spectrovae.training.metrics import bound_trackers, squared_error_db, update_trackers
 
@@ -272,9 +272,8 @@ class SpectroVAE(distributed.DistributedModel):
         if adapts:
             windows = training_part(windows, given["validation_split"])
             self.adapt(windows, verbose=int(given["verbose"] in ("auto", 1)))
-        if self.compiled:
-            given["callbacks"] = with_own_callbacks(given["callbacks"], self.optimizer)
-        return super().fit(**given)
+        with own_callbacks(given["callbacks"], self) as given["callbacks"]:
+            return super().fit(**given)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Measure, as `keras.Model.evaluate` does, with windows in the forms that `fit` takes."""

@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from spectrovae.training.distributed import share_variables
+from spectrovae.training.interruptions import kept_interruptions
 from spectrovae.training.metrics import LIVE_SHARE
 from spectrovae.training.optimizer import averaged_weights, keeps_average, reset_slots
 
@@ -176,6 +178,20 @@ class _EndAverage(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self.begin.stack.close()
+
+
+@contextlib.contextmanager
+def own_callbacks(callbacks: Any, model: keras.Model) -> Iterator[Any]:
+    """Give the callbacks to train a model with; wherever the training ends, leave the weights that were trained."""
+    if model.compiled:
+        callbacks = with_own_callbacks(callbacks, model.optimizer)
+    with kept_interruptions(callbacks) as callbacks:
+        try:
+            yield callbacks
+        finally:
+            for callback in callbacks if isinstance(callbacks, list) else ():
+                if isinstance(callback, _BeginAverage):
+                    callback.stack.close()
 
 
 def with_own_callbacks(callbacks: Any, optimizer: keras.optimizers.Optimizer) -> Any:
