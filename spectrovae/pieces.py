@@ -9,13 +9,13 @@ copies); that of networks and phases does not.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
+from spectrovae.audio.limiter import limit_peaks
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import iterate_batches
 from spectrovae.checks import check_factor, check_finite, check_seed
@@ -425,7 +425,4 @@ def _to_sound(
     if drawn and kind != "none":
         tone, noise = model.dynamics.match(tone, noise)
     audio = model.converter.magnitudes_to_audio(tone, noise, seed)[:num_samples]
-    if (peak := float(np.abs(audio).max(initial=0))) > 1:
-        warnings.warn(f"The peak was over 1: scaled down by {20 * np.log10(peak):.1f} dB.", stacklevel=3)
-        audio /= peak
-    return audio
+    return limit_peaks(audio, model.converter.sample_rate)

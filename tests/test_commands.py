@@ -26,7 +26,7 @@ WINDOW = {"sample_rate": 8000, "n_fft": 64, "hop_length": 16, "num_frames": 32}
 MODEL = {"latent_dim": 4, "num_components": 2, "decoder_depth": 2, "width": 8, "seed": 0}
 WINDOW_LENGTH = 32 * 16
 # Of models that have hardly been trained.
-LOUD = pytest.mark.filterwarnings("ignore:The peak was over 1")
+LOUD = pytest.mark.filterwarnings("ignore:There were peaks")
 
 
 def words(*arguments: object, **options: object) -> list[str]:

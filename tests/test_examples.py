@@ -19,7 +19,7 @@ from spectrovae import SpectroVAE, compose_collection
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WINDOW_LENGTH = 32 * 256
 # Of models that have hardly been trained.
-LOUD = pytest.mark.filterwarnings("ignore:The peak was over 1")
+LOUD = pytest.mark.filterwarnings("ignore:There were peaks")
 
 
 def run(name: str, *arguments: object, **options: object) -> None:

@@ -64,7 +64,7 @@ def recordings(tmp_path_factory, small_converter) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:The peak was over 1")
+@pytest.mark.filterwarnings("ignore:There were peaks")
 def test_every_page_and_picture_takes_any_name(recordings, adapted_model, sequence_model, tmp_path, capsys):
     one_code, several_codes = (tmp_path / f"{name}.keras" for name in ("<i>one<i>", "$\\several{"))
     adapted_model.save(one_code)

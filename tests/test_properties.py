@@ -63,7 +63,7 @@ def test_blocks_of_any_length_give_the_same_frames(converter, seed, cuts):
     np.testing.assert_allclose(frames, expected, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:The peak was over 1")
+@pytest.mark.filterwarnings("ignore:There were peaks")
 @FEW
 @given(converters(), SEEDS)
 def test_sound_has_its_length_and_repeats_with_its_seed(converter, seed):

@@ -12,6 +12,7 @@ import soxr
 from numpy.typing import ArrayLike
 
 from spectrovae.audio.decoding import AudioReader
+from spectrovae.audio.limiter import limit_peaks
 from spectrovae.checks import check_positive_int, check_sample_rate, check_waveform
 from spectrovae.storage import PathLike, replaced_when_complete
 
@@ -99,7 +100,7 @@ def write_audio(
         subtype: How samples are stored: `"PCM_16"`, `"PCM_24"` and, in WAV files only, `"PCM_32"`, `"FLOAT"` and
             what else `soundfile.available_subtypes` lists for the format.
         target_rate: Samples per second (Hz) of the file, if not those of the waveform: it is then resampled, and
-            scaled down where that lifts its peak over 1.
+            turned down where that lifts a peak over 1.
         tags: Texts to store with the sound, such as `{"title": ..., "comment": ...}`; names are those of
             `SoundFile.copy_metadata`: title, comment, software, artist, album, date, genre, copyright ...
 
@@ -122,12 +123,12 @@ def write_audio(
     peak = float(np.abs(audio).max())
     if peak > 1:
         raise ValueError(
-            "`waveform` has values outside [-1, 1], which would be clipped: divide by its peak. "
+            "`waveform` has values outside [-1, 1], which would be clipped: `limit_peaks` turns them down. "
             f"Received: a peak of {peak:.6g}"
         )
     if target_rate is not None and check_sample_rate("target_rate", target_rate) != sample_rate:
         audio = soxr.resample(audio, sample_rate, target_rate, quality="HQ")
-        audio /= max(1.0, float(np.abs(audio).max(initial=0)))
+        audio = limit_peaks(audio, target_rate)
     content = _encode(audio, target_rate or sample_rate, path.suffix[1:].upper(), subtype, tags or {})
     with replaced_when_complete(path) as part:
         part.write_bytes(content.getbuffer())

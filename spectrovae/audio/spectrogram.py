@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ import librosa
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spectrovae.audio.limiter import limit_peaks
 from spectrovae.audio.phase import griffin_lim, shaped_noise
 from spectrovae.checks import check_sample_rate, check_seed, check_size, check_waveform
 
@@ -348,7 +348,7 @@ class SpectrogramConverter:
         """Turn spectrograms into sound by fast Griffin-Lim.
 
         Each clip is treated by itself, with the same seed: what it becomes does not depend on the others.
-        Clips with a peak over 1 are scaled down to 1, with a warning; nothing is clipped.
+        Peaks over 1 are turned down (`limit_peaks`), with a warning if they are far over it; nothing is clipped.
 
         Args:
             spectrograms: Values in [0, 1], shape `(bins, frames, 1)` or `(batch, bins, frames, 1)`.
@@ -373,10 +373,7 @@ class SpectrogramConverter:
             )
         seed = check_seed("seed", seed)
         audio = self.magnitudes_to_audio(self.to_magnitudes(values[..., 0]), seed=seed)
-        peaks = np.abs(audio).max(axis=-1, keepdims=True)
-        if num_scaled := np.count_nonzero(peaks > 1):
-            warnings.warn(f"The peak was over 1: scaled down {num_scaled} of {peaks.size} clips.", stacklevel=2)
-        return audio / np.maximum(peaks, 1)
+        return limit_peaks(audio, self.sample_rate)
 
     def magnitudes_to_audio(
         self, tone: np.ndarray, noise: np.ndarray | None = None, seed: int | None = None

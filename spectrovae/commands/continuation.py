@@ -35,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Continue a recording, and write the sound and a picture."""
-    import numpy as np
-
     from spectrovae import continue_audio, load_model, plot_spectrograms, read_audio, write_audio
+    from spectrovae.audio.limiter import limit_peaks
     from spectrovae.report.plotting import save_figure
 
     model = load_model(options.model)
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     )
     audio = join(recording[len(recording) - round(past * rate) :], following, round(overlap * rate))
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(options.output, audio / max(1.0, np.abs(audio).max()), rate)
+    write_audio(options.output, limit_peaks(audio, rate), rate)
     picture = options.output.with_suffix(".png")
     # The last window of the recording, and all that follows.
     shown = converter.to_spectrogram(audio[-len(following) - converter.window_length :])

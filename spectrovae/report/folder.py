@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from spectrovae.audio.dataset import dataset_report
 from spectrovae.audio.io import write_audio
+from spectrovae.audio.limiter import limit_peaks
 from spectrovae.audio.recordings import RecordingsReport, printable
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.audio.windows import limited_batches
@@ -96,7 +97,7 @@ def write_reconstruction(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("original.wav", "reconstruction.wav", "reconstruction.png")]
     for path, clip in zip(paths, (original, reconstruction), strict=False):
-        write_audio(path, clip.waveform / max(1.0, np.abs(clip.waveform).max()), converter.sample_rate)
+        write_audio(path, limit_peaks(clip.waveform, converter.sample_rate), converter.sample_rate)
     titles = ["Original", f"Reconstruction ({reconstruction.details[0]})"]
     save_figure(plot_spectrograms([original.window, reconstruction.window], converter, titles), paths[2])
     return paths

@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import ArrayLike
 
+from spectrovae.audio.limiter import limit_peaks
 from spectrovae.audio.recordings import WindowPosition, printable, read_window
 from spectrovae.audio.spectrogram import SpectrogramConverter
 from spectrovae.evaluation.collection import EncodedCollection, find_similar
@@ -45,7 +46,7 @@ class Clip:
     Attributes:
         title: Its name, on this page its only one.
         window: Its spectrogram, `(bins, frames, 1)` with values in [0, 1].
-        waveform: Its samples at the converter's rate, `(samples,)`; scaled down if the peak is over 1.
+        waveform: Its samples at the converter's rate, `(samples,)`; peaks over 1 are turned down.
         details: Lines of text below the title.
     """
 
@@ -316,7 +317,7 @@ def _clip(clip: Clip, converter: SpectrogramConverter) -> str:
 
 def _player(clip: Clip, sample_rate: int) -> str:
     stream = io.BytesIO()
-    waveform = clip.waveform / max(1.0, np.abs(clip.waveform).max(initial=0))
+    waveform = limit_peaks(clip.waveform, sample_rate)
     # FLAC would be smaller, but Chromium can't seek in one of less than a second, and then refuses to play it.
     soundfile.write(stream, waveform, sample_rate, "PCM_16", format="WAV")
     return f'<audio controls aria-label="{_text(clip.title)}" src="{_data_address("audio/wav", stream)}"></audio>'

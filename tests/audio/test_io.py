@@ -117,10 +117,10 @@ def test_subtypes_sample_rates_and_tags(tmp_path, extension, subtype, accuracy):
     np.testing.assert_allclose(read_audio(path, 44100)[2000:-2000], sine(1, 44100)[2000:-2000], atol=1e-3)
 
 
-def test_resampled_peaks_are_scaled_down(tmp_path):
+def test_resampled_peaks_are_turned_down(tmp_path):
     square = np.sign(sine())
     write_audio(tmp_path / "square.wav", square, 8000, "FLOAT", target_rate=22050)
-    assert np.abs(soundfile.read(tmp_path / "square.wav")[0]).max() == pytest.approx(1)
+    assert np.abs(soundfile.read(tmp_path / "square.wav")[0]).max() == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -138,12 +138,12 @@ def test_seed_repeats(small):
     assert np.abs(first - small.to_audio(spectrogram)).max() > 1e-3
 
 
-def test_peak_over_1_is_scaled_with_a_warning(small):
+def test_peaks_over_1_are_turned_down_with_a_warning(small):
     spectrogram = np.ones((2, 128, 64, 1), np.float32)
     spectrogram[0] *= 0.2
-    with pytest.warns(UserWarning, match="scaled down 1 of 2 clips"):
+    with pytest.warns(UserWarning, match="were turned down"):
         audio = small.to_audio(spectrogram, seed=0)
-    assert np.abs(audio[1]).max() == pytest.approx(1)
+    assert np.abs(audio[1]).max() <= 1
     np.testing.assert_array_equal(audio[0], small.to_audio(spectrogram[0], seed=0))
 
 

@@ -42,7 +42,7 @@ def main() -> None:
     start = time.perf_counter()
     for seed in range(arguments.num_pieces):
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The peak was over 1")
+            warnings.filterwarnings("ignore", message="There were peaks")
             audio = generate_audio(model, arguments.duration, seed=seed)
         starts = window_starts(-(-len(audio) // model.converter.hop_length), num_frames, -(-num_frames // 4))
         middles = (starts[1:] + starts[:-1] + num_frames) // 2
