@@ -19,6 +19,8 @@ _RIDGE = 10.0
 # Of the summaries the one that is anchored, and by which share of what is missing each step comes nearer.
 _ANCHORED = 2
 _PULL = 0.1
+# How like the last code, in mean squared units, an earlier one must be for what followed it to be recalled.
+_BANDWIDTH = 0.3
 # Of the summaries the one that a component pulls to its own mean: what a sequence has been like so far.
 _PULLED = 3
 
@@ -67,12 +69,35 @@ _DRAW_SIGNATURE = (
 )
 
 
+def _recall(last: tf.Tensor, codes: tf.Tensor, is_past: tf.Tensor) -> tf.Tensor:
+    """Return what followed codes like the last ones, or the last ones where nothing has followed yet.
+
+    Args:
+        last: Shape `(..., num_queries, latent_dim)`.
+        codes: All in order, shape `(..., num_steps, latent_dim)`.
+        is_past: Which of them but the final one each query may recall, shape `(num_queries, num_steps - 1)`. The last
+            code itself is not among them, since what follows it is not known.
+
+    Returns:
+        The shape of `last`.
+    """
+    past, following = codes[..., :-1, :], codes[..., 1:, :]
+    products = tf.matmul(last, past, transpose_b=True)
+    squares = tf.reduce_sum(tf.square(past), axis=-1)[..., None, :] - 2 * products  # but for those of the queries
+    scores = tf.where(is_past, -squares / (2 * _BANDWIDTH**2 * codes.shape[-1]), -1e9)
+    weights = tf.where(is_past, tf.nn.softmax(scores), 0)
+    return weights @ following + (1 - tf.reduce_sum(weights, axis=-1, keepdims=True)) * last
+
+
 @keras.saving.register_keras_serializable(package="spectrovae")
 class Transitions(keras.layers.Layer):
     """The density of a code given the codes before it: gated linear Gaussians.
 
-    The past is summarised by the last code and by running means of the last `memory` codes that forget at different
-    speeds, h in all, the slowest of them r. Where the sequence as a whole belongs to component k of a prior, which
+    The past is summarised by the last code, by running means of the last `memory` codes that forget at different
+    speeds, the slowest of them r, and by what followed the codes that were like the last one, h in all. That is a
+    mean with Gaussian weights: music repeats itself, and analogues foretell what comes (Lorenz, "Atmospheric
+    predictability as revealed by naturally occurring analogues", Journal of the Atmospheric Sciences, 1969). Where the
+    sequence as a whole belongs to component k of a prior, which
     moves it as its `Motion` says (by an offset b, a pull c and a spread s),
 
         z = A h - c_k r + b_k + s_k u,   p(u | past) = sum_j w_j N(u; m_j, S_j),   w = softmax(G h + g).
@@ -108,7 +133,7 @@ class Transitions(keras.layers.Layer):
         self.num_experts = check_positive_int("num_experts", num_experts)
         self.memory = check_positive_int("memory", memory)
         self.min_scale = min_scale
-        num_summaries = (1 + len(TIME_CONSTANTS)) * latent_dim
+        num_summaries = (2 + len(TIME_CONSTANTS)) * latent_dim
         check_num_weights("prior", num_summaries * (latent_dim + num_experts) + num_experts * latent_dim**2)
 
         def weight(name: str, *shape: int, value: float = 0.0, trainable: bool = True) -> keras.Variable:
@@ -219,7 +244,9 @@ class Transitions(keras.layers.Layer):
 
         def advance(step: tf.Tensor, recent: tf.Tensor, drawn: tf.TensorArray) -> tuple:
             means = tf.einsum("sm,nmd->nsd", decays[step], recent)
-            summaries = tf.concat([recent[:, -1], tf.reshape(means, (num_samples, len(TIME_CONSTANTS) * dim))], axis=-1)
+            recalled = _recall(recent[:, -1:], recent, decays[step, -1:, :-1] > 0)
+            summaries = tf.concat([recent[:, -1:], means, recalled], axis=1)
+            summaries = tf.reshape(summaries, (num_samples, (2 + len(TIME_CONSTANTS)) * dim))
             experts = tf.argmax(self._gates(summaries) - tf.math.log(-tf.math.log(uniform[step])), axis=-1)
             spread = tf.reshape(noise[step] @ roots, (num_samples, self.num_experts, dim))
             added = tf.gather(self.means, experts) + temperature * tf.gather(spread, experts, batch_dims=1)
@@ -235,7 +262,7 @@ class Transitions(keras.layers.Layer):
         return tf.transpose(drawn.stack(), (1, 0, 2))
 
     def summarize(self, codes: tf.Tensor, last_only: bool = False) -> tf.Tensor:
-        """Return the summary of the past after each step, shape `(..., num_steps, (1 + time constants) * latent_dim)`.
+        """Return the summary of the past after each step, shape `(..., num_steps, (2 + time constants) * latent_dim)`.
 
         Args:
             codes: Shape `(..., num_steps, latent_dim)`.
@@ -245,9 +272,11 @@ class Transitions(keras.layers.Layer):
         if last_only:
             weights = weights[:, -1:]
         means = tf.einsum("stu,...ud->...tsd", tf.constant(weights, tf.float32), codes)
-        codes = codes[..., -weights.shape[1] :, :]
-        summaries = tf.concat([codes[..., None, :], means], axis=-2)
-        return tf.reshape(summaries, tf.concat([tf.shape(codes)[:-1], [(1 + len(weights)) * self.latent_dim]], axis=0))
+        last = codes[..., -weights.shape[1] :, :]
+        is_past = np.tri(codes.shape[-2], codes.shape[-2] - 1, -1, dtype=bool)[-weights.shape[1] :]
+        recalled = _recall(last, codes, tf.constant(is_past & (weights[-1, :, :-1] > 0)))
+        summaries = tf.concat([last[..., None, :], means, recalled[..., None, :]], axis=-2)
+        return tf.reshape(summaries, tf.concat([tf.shape(last)[:-1], [(2 + len(weights)) * self.latent_dim]], axis=0))
 
     def _decays(self, num_steps: int) -> np.ndarray:
         """Return the weights of the running means after each step, `(time constants, num_steps, num_steps)`."""
@@ -336,7 +365,7 @@ class Transitions(keras.layers.Layer):
         return summaries @ self.gate_kernel + self.gate_bias
 
     def _summary(self, summaries: tf.Tensor, index: int) -> tf.Tensor:
-        """Return one of the summaries: 0 the last code, then the running means."""
+        """Return one of the summaries: 0 the last code, then the running means, then what is recalled."""
         return summaries[..., self.latent_dim * index : self.latent_dim * (index + 1)]
 
     def _expected(self, summaries: tf.Tensor, offsets: tf.Tensor, pulls: tf.Tensor) -> tf.Tensor:

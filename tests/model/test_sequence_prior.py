@@ -88,7 +88,7 @@ def test_samples_have_the_moments_of_a_known_process():
     prior = SequencePrior(1, seed=0, num_experts=1)
     prior.build((None, 6, 1))
     prior.assign_mixture(np.zeros((1, 1)), np.ones((1, 1)))
-    prior.transitions.coefficients.assign([[0.9], [0.0], [0.0], [0.0]])
+    prior.transitions.coefficients.assign([[0.9], [0.0], [0.0], [0.0], [0.0]])
     prior.transitions.raw_scales.assign([[np.log(np.expm1(np.sqrt(0.19) - 1e-3))]])
     codes = prior.sample(20_000, seed=0).numpy()[..., 0]
     lags = np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
@@ -119,7 +119,7 @@ def test_component_and_temperature(prior):
 
 
 def test_sequences_go_on_where_a_past_ends(prior):
-    prior.transitions.coefficients.assign(np.eye(4 * DIM)[:, :DIM])  # as the last code
+    prior.transitions.coefficients.assign(np.eye(5 * DIM)[:, :DIM])  # as the last code
     prior.transitions.means.assign(np.zeros((2, DIM)))
     prior.offsets.assign(np.zeros((3, DIM)))
     prior.pulls.assign(np.zeros((3, DIM)))
@@ -129,7 +129,7 @@ def test_sequences_go_on_where_a_past_ends(prior):
 
 
 def test_anchors_are_reached_and_long_sequences_keep_to_theirs(prior):
-    prior.transitions.coefficients.assign(np.eye(4 * DIM)[:, :DIM])  # as the last code
+    prior.transitions.coefficients.assign(np.eye(5 * DIM)[:, :DIM])  # as the last code
     prior.transitions.means.assign(np.zeros((2, DIM)))
     prior.offsets.assign(np.zeros((3, DIM)))
     prior.pulls.assign(np.zeros((3, DIM)))

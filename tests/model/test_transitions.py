@@ -33,13 +33,16 @@ def draw_codes(*shape: int) -> np.ndarray:
 
 
 def summary_of(past: np.ndarray, memory: int) -> np.ndarray:
-    """The last code and its running means, as the docstring tells them."""
+    """The last code, its running means, and what followed codes like it, as the docstring tells them."""
     past = past[-memory:]
     means = []
     for constant in TIME_CONSTANTS:
         weights = np.exp(-np.arange(len(past))[::-1] / constant)
         means.append(weights @ past / weights.sum())
-    return np.concatenate([past[-1], *means])
+    if len(past) == 1:
+        return np.concatenate([past[-1], *means, past[-1]])
+    likeness = np.exp(-np.square(past[:-1] - past[-1]).mean(axis=1) / (2 * 0.3**2))
+    return np.concatenate([past[-1], *means, likeness @ past[1:] / likeness.sum()])
 
 
 def density_of(layer: Transitions, past: np.ndarray, code: np.ndarray, motion: Motion) -> float:
@@ -54,7 +57,7 @@ def density_of(layer: Transitions, past: np.ndarray, code: np.ndarray, motion: M
         # s u has s times the mean of u and S times s on both sides.
         spread = np.exp(motion.log_spreads)
         covariance = spread[:, None] * covariance * spread
-        expected = summary @ layer.coefficients.numpy() - motion.pulls * summary[-DIM:] + motion.offsets
+        expected = summary @ layer.coefficients.numpy() - motion.pulls * summary[3 * DIM : 4 * DIM] + motion.offsets
         deviation = code - expected - spread * layer.means.numpy()[expert]
         square = deviation @ np.linalg.solve(covariance, deviation)
         total += gate * np.exp(-square / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance))
@@ -121,7 +124,7 @@ def test_draws_repeat_and_go_on_from_their_own_past(transitions):
 
 def test_one_expert_at_temperature_zero_is_a_linear_recurrence():
     layer = Transitions(DIM, num_experts=1, memory=8)
-    coefficients = np.zeros((4 * DIM, DIM))
+    coefficients = np.zeros((5 * DIM, DIM))
     coefficients[:DIM] = [[0.5, 0.2], [-0.1, 0.8]]
     layer.coefficients.assign(coefficients)
     layer.means.assign([[0.1, -0.2]])
