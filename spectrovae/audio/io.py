@@ -123,8 +123,8 @@ def write_audio(
     peak = float(np.abs(audio).max())
     if peak > 1:
         raise ValueError(
-            "`waveform` has values outside [-1, 1], which would be clipped: `limit_peaks` turns them down. "
-            f"Received: a peak of {peak:.6g}"
+            "`waveform` has values outside [-1, 1], which would be clipped: divide by its peak, or turn them down "
+            f"with spectrovae.audio.limiter.limit_peaks. Received: a peak of {peak:.6g}"
         )
     if target_rate is not None and check_sample_rate("target_rate", target_rate) != sample_rate:
         audio = soxr.resample(audio, sample_rate, target_rate, quality="HQ")

@@ -38,4 +38,5 @@ def limit_peaks(waveforms: np.ndarray, sample_rate: int) -> np.ndarray:
     gains = 1 / np.maximum(np.abs(waveforms), 1)
     # The mean of minima that all reach to this sample is no more than what it needs.
     gains = uniform_filter1d(minimum_filter1d(gains, size, mode="nearest"), size, output=np.float64, mode="nearest")
-    return np.clip(waveforms * gains, -1, 1).astype(np.float32)
+    gains *= waveforms
+    return np.clip(gains, -1, 1, out=gains).astype(np.float32)

@@ -27,7 +27,7 @@ class ListeningFigures:
         flux_db: Median over the clips of the mean change from frame to frame, in dB (`spectral_flux`).
         crest_factor_db: Median of the peak over the root mean square, in dB.
         level_db: Median of the root mean square, in dB of full scale.
-        share_over_full_scale: Share of the clips with a peak over 1.
+        share_over_full_scale: Share of the clips with a peak over 1, which is turned down before it is played.
     """
 
     flux_db: float

@@ -19,10 +19,10 @@ _RIDGE = 10.0
 # Of the summaries the one that is anchored, and by which share of what is missing each step comes nearer.
 _ANCHORED = 2
 _PULL = 0.1
-# How like the last code, in mean squared units, an earlier one must be for what followed it to be recalled.
-_BANDWIDTH = 0.3
 # Of the summaries the one that a component pulls to its own mean: what a sequence has been like so far.
 _PULLED = 3
+# How near to the last code, in each dimension, an earlier one must be for what followed it to be recalled.
+_BANDWIDTH = 0.3
 
 _NUM_RESIDUALS = 10_000
 _MAX_ITERATIONS = 15
@@ -93,12 +93,11 @@ def _recall(last: tf.Tensor, codes: tf.Tensor, is_past: tf.Tensor) -> tf.Tensor:
 class Transitions(keras.layers.Layer):
     """The density of a code given the codes before it: gated linear Gaussians.
 
-    The past is summarised by the last code, by running means of the last `memory` codes that forget at different
-    speeds, the slowest of them r, and by what followed the codes that were like the last one, h in all. That is a
-    mean with Gaussian weights: music repeats itself, and analogues foretell what comes (Lorenz, "Atmospheric
-    predictability as revealed by naturally occurring analogues", Journal of the Atmospheric Sciences, 1969). Where the
-    sequence as a whole belongs to component k of a prior, which
-    moves it as its `Motion` says (by an offset b, a pull c and a spread s),
+    The summary h of the past has the last code, running means of the last `memory` codes that forget at different
+    speeds, the slowest of them r, and a mean of what followed codes like the last one, with Gaussian weights. Music
+    repeats itself, and analogues foretell what comes (Lorenz, "Atmospheric predictability as revealed by naturally
+    occurring analogues", Journal of the Atmospheric Sciences, 1969). Where the sequence as a whole belongs to component
+    k of a prior, which moves it as its `Motion` says (by an offset b, a pull c and a spread s),
 
         z = A h - c_k r + b_k + s_k u,   p(u | past) = sum_j w_j N(u; m_j, S_j),   w = softmax(G h + g).
 
