@@ -11,7 +11,7 @@ import pytest
 
 import spectrovae.audio.phase
 from spectrovae.audio.phase import _Transform, griffin_lim
-from spectrovae.audio.spectrogram import stream_magnitudes
+from spectrovae.audio.spectrogram import SpectrogramConverter, stream_magnitudes
 
 
 def magnitudes_of(waveform, n_fft=256, hop_length=64):
@@ -88,12 +88,13 @@ def test_memory_of_a_long_clip_is_that_of_its_block():
 
 
 def test_more_iterations_are_better():
-    target = magnitudes_of(make_tones())
+    noise = 0.05 * np.random.default_rng(0).standard_normal(8192, np.float32)
+    target = magnitudes_of(make_tones() + noise)  # tones alone are right from the start
     errors = [
         spectral_convergence(magnitudes_of(griffin_lim(target, 256, 64, num_iterations, seed=0)), target)
         for num_iterations in (1, 8, 64)
     ]
-    assert errors[0] - 5 > errors[1] > errors[2] + 5
+    assert errors[0] - 3 > errors[1] > errors[2] + 3
 
 
 def test_clips_of_a_batch_are_as_if_alone():
@@ -139,3 +140,16 @@ def test_first_call_of_a_program_may_be_a_batch():
         "assert np.isfinite(griffin_lim(clips, 64, 16, 4)).all()"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, spectrovae.audio.phase.__file__], check=True)
+
+
+def test_partials_go_on_from_the_first_estimate():
+    time = np.arange(8000) / 8000
+    tones = 0.3 * np.sin(2 * np.pi * 612.3 * time) + 0.2 * np.sin(2 * np.pi * (1500 + 200 * time) * time)
+    converter = SpectrogramConverter(sample_rate=8000, n_fft=512, hop_length=128, num_frames=62)
+    target = converter.to_magnitudes(converter.to_spectrogram(tones)[..., 0])
+    waveform = griffin_lim(target, 512, 128, num_iterations=0, seed=0)
+    heard = converter.to_magnitudes(converter.to_spectrogram(waveform)[..., 0])
+    error = 20 * np.log10(np.linalg.norm(heard - target) / np.linalg.norm(target))
+    assert error < -14, error  # random phases give -4 dB, and 16 iterations -13
+    other = griffin_lim(target, 512, 128, num_iterations=0, seed=1)
+    assert np.abs(waveform - other).max() > 0.1  # each partial starts where the seed says
