@@ -23,9 +23,6 @@ class _RaiseAgain(keras.callbacks.Callback):
         if self.raised:
             raise self.raised[0]
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.on_batch_end(batch)
-
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.on_batch_end(batch)
 
